@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The GlobalManager, the cluster port with its adapters, and the nereid command."""
