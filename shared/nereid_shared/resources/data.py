@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dataset and Model (seed 1): the metadata of data that lives on a node, and of a model file."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from pydantic import Field
+
+from nereid_shared.resources.parts import Condition, Metric, ObjectName, Part, Place, Resource
+from nereid_shared.resources.rules import Rule, immutable, path_or_url
+
+
+class DatasetSpec(Part):
+    """Where a dataset lives and how it is read."""
+
+    data_url: Place = Field(description="The data: an absolute path on the node, or a URL.")
+    format: str = Field(min_length=1, max_length=63, description="How the data is read: csv or txt.")
+    node_name: ObjectName = Field(description="The node that owns the data; it never changes.")
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        path_or_url("dataUrl"),
+        immutable("nodeName", mend="delete the Dataset and create it on the other node"),
+    )
+
+
+class DatasetStatus(Part):
+    """What the node says of the data."""
+
+    update_time: datetime | None = Field(default=None, description="When the samples were last counted.")
+    number_of_samples: int | None = Field(default=None, ge=0, description="The number of samples in the dataset.")
+    conditions: list[Condition] = Field(default_factory=list, max_length=16, description="Ready stands first.")
+    observed_generation: int | None = Field(default=None, ge=0, description="The generation that this speaks of.")
+    held_by: list[str] = Field(default_factory=list, description="Nodes that hold, or may still hold, the task.")
+
+
+class Dataset(Resource):
+    """A Dataset."""
+
+    spec: DatasetSpec = Field(description="Where the dataset lives and how it is read.")
+    status: DatasetStatus = Field(default=DatasetStatus(), description="What the node says of the data.")
+
+
+class ModelSpec(Part):
+    """Where a model file is."""
+
+    model_url: Place = Field(description="The model file: an absolute path on the node, or a URL.")
+    format: str = Field(default="", max_length=63, description="The file's format, such as tflite; else by its name.")
+    sha256: str | None = Field(
+        default=None, max_length=64, pattern="^[0-9a-f]{64}$", description="The file's sha256, in lower case hex."
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = (path_or_url("modelUrl"),)
+
+
+class ModelStatus(Part):
+    """What is known of a model."""
+
+    update_time: datetime | None = Field(default=None, description="When the model was last updated.")
+    metrics: list[Metric] = Field(default_factory=list, description="How good the model is, such as its accuracy.")
+
+
+class Model(Resource):
+    """A Model."""
+
+    spec: ModelSpec = Field(description="Where the model file is.")
+    status: ModelStatus = Field(default=ModelStatus(), description="What is known of the model.")
