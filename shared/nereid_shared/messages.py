@@ -273,6 +273,18 @@ class WorkerInfo(Message):
     message: str = ""
 
 
+class Accepted(Message):
+    """What the LC has committed of a worker's hard samples.
+
+    Attributes:
+        stream: the stream that `seq` numbers.
+        seq: every sample up to this one is in the LC's outbox, or was.
+    """
+
+    stream: str
+    seq: int = Field(ge=0)
+
+
 class Output(Message):
     """The seeds' status output."""
 
