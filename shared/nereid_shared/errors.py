@@ -5,6 +5,7 @@
     ├── UserError            the user can mend it: names file, field and mend; exit code 2
     ├── TemporaryError       the same call may succeed later; `delay_s` says when to try again
     │   ├── LinkDown         no connection to the broker
+    │   ├── LinkBusy         the queue behind the window of unacknowledged publishes is full
     │   ├── Unavailable      the cluster's API did not answer, or asked us to slow down
     │   └── Conflict         somebody else wrote first; read again
     └── PermanentError       the same call fails for ever
@@ -36,10 +37,11 @@ class UserError(NereidError):
     Attributes:
         where: file, field or resource that is wrong, as the user wrote it.
         mend: what to do about it, as an imperative sentence.
+        reason: a CamelCase word for conditions, where a resource's status shows the error.
     """
 
-    def __init__(self, problem: str, *, where: str = "", mend: str = "") -> None:
-        self.problem, self.where, self.mend = problem, where, mend
+    def __init__(self, problem: str, *, where: str = "", mend: str = "", reason: str = "") -> None:
+        self.problem, self.where, self.mend, self.reason = problem, where, mend, reason
         head = f"{where}: {problem}" if where else problem
         super().__init__(f"{head}. {mend}" if mend else head)
 
@@ -58,6 +60,10 @@ class TemporaryError(NereidError):
 
 class LinkDown(TemporaryError):
     """There is no connection to the broker."""
+
+
+class LinkBusy(TemporaryError):
+    """The queue behind the window of unacknowledged publishes is full."""
 
 
 class Unavailable(TemporaryError):

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker's settings: its identity and its mounts, which is all that a Pod carries; the rest comes as its task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from nereid_shared.errors import UserError
+
+REQUIRED = ("NEREID_WORKER", "NEREID_SERVICE", "NEREID_BROKER")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Read once at start.
+
+    Attributes:
+        role: ``edge`` or ``cloud``.
+        worker: the Pod's name.
+        node: the node's name; edge only.
+        service: the service's identity on topics.
+        broker: URL of the broker: the node's own at the edge, the cloud's in the cloud.
+        state: folder that outlives the Pod; edge only.
+        task: the task's JSON; cloud only, the edge gets it from its broker.
+        info_interval_s: how often counters are reported; changes of status go at once.
+        json_logs: one JSON object a line instead of text.
+    """
+
+    role: Literal["edge", "cloud"]
+    worker: str
+    node: str
+    service: str
+    broker: str
+    state: Path
+    task: str
+    info_interval_s: float
+    json_logs: bool
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read ``NEREID_…`` variables.
+
+        Raises:
+            UserError: one that is needed is missing or has no sense.
+        """
+        role = env.get("NEREID_ROLE", "edge")
+        if role not in {"edge", "cloud"}:
+            raise UserError(f"{role!r} is neither edge nor cloud", where="NEREID_ROLE")
+        needed = (*REQUIRED, *(("NEREID_NODE", "NEREID_STATE") if role == "edge" else ("NEREID_TASK",)))
+        if missing := [name for name in needed if not env.get(name)]:
+            raise UserError(
+                "not set", where=", ".join(missing), mend="Workers are started by the GlobalManager as Pods"
+            )
+        interval = env.get("NEREID_INFO_INTERVAL", "1.0")
+        try:
+            info_interval_s = float(interval)
+        except ValueError as error:
+            raise UserError(f"{interval!r} is not a number of seconds", where="NEREID_INFO_INTERVAL") from error
+        return cls(
+            role="cloud" if role == "cloud" else "edge",
+            worker=env["NEREID_WORKER"],
+            node=env.get("NEREID_NODE", ""),
+            service=env["NEREID_SERVICE"],
+            broker=env["NEREID_BROKER"],
+            state=Path(env.get("NEREID_STATE", ".")),
+            task=env.get("NEREID_TASK", ""),
+            info_interval_s=info_interval_s,
+            json_logs=env.get("NEREID_LOG_FORMAT") == "json",
+        )

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hard samples that the LocalController has not committed yet: a bounded ring in a memory-mapped file.
+
+The broker's acknowledgement is not the LocalController's, so the worker keeps each sample until ``accepted`` covers it.
+The ring lives in the page cache: it survives SIGKILL of the worker, and costs one copy of the bytes.
+
+Layout: a header with the positions of the oldest and the next record (they only grow; the offset is the position modulo
+the capacity), then records of (sequence number, length, body). A record is written before the header names it.
+"""
+
+import mmap
+import os
+import struct
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Self
+
+DEFAULT_BYTES: Final = 32 * 1024 * 1024
+
+_HEAD: Final = struct.Struct("<8sQQQ")  # magic, capacity, oldest, next
+_MAGIC: Final = b"NEREIDS1"
+_OLDEST: Final = 16
+_NEXT: Final = 24
+_U64: Final = struct.Struct("<Q")
+_RECORD: Final = struct.Struct("<QII")  # seq, length, check
+_FIRST: Final = 64
+_CHECK: Final = 0x5EA1ED
+
+
+class Spool:
+    """A ring of (seq, body), oldest first.
+
+    One thread appends, another one reads and releases; each moves only its own end.
+    """
+
+    def __init__(self, path: Path, *, capacity_bytes: int = DEFAULT_BYTES) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        size = os.fstat(self._file).st_size
+        os.ftruncate(self._file, max(size, _FIRST + capacity_bytes))
+        self._map = mmap.mmap(self._file, 0)
+        magic, capacity, oldest, following = _HEAD.unpack_from(self._map, 0)
+        if magic != _MAGIC or capacity + _FIRST > len(self._map):
+            capacity, oldest, following = capacity_bytes, 0, 0
+            _HEAD.pack_into(self._map, 0, _MAGIC, capacity, 0, 0)
+        self.capacity = capacity
+        self._oldest, self._next = oldest, following
+        self._index: deque[tuple[int, int, int]] = deque(self._scan())
+
+    def _scan(self) -> Iterator[tuple[int, int, int]]:
+        at = self._oldest
+        while at < self._next:
+            seq, length, check = _RECORD.unpack(self._copy(at, _RECORD.size))
+            if check != _CHECK ^ (length & 0xFFFFFF) or at + _RECORD.size + length > self._next:
+                # A torn ring can only come from a power cut; what follows is not ours to guess.
+                self._next = at
+                _U64.pack_into(self._map, _NEXT, at)
+                return
+            yield seq, at, length
+            at += _RECORD.size + length
+
+    def append(self, seq: int, body: bytes) -> bool:
+        """Keep a sample; False where it does not fit until others are released."""
+        needed = _RECORD.size + len(body)
+        if self._next + needed - self._oldest > self.capacity:
+            return False
+        at = self._next
+        self._store(at, _RECORD.pack(seq, len(body), _CHECK ^ (len(body) & 0xFFFFFF)))
+        self._store(at + _RECORD.size, body)
+        self._next = at + needed
+        _U64.pack_into(self._map, _NEXT, self._next)
+        self._index.append((seq, at, len(body)))
+        return True
+
+    def drop_after(self, seq: int) -> None:
+        """Forget records above `seq`: written, but never counted, because a kill came between."""
+        while self._index and self._index[-1][0] > seq:
+            _, self._next, _ = self._index.pop()
+        _U64.pack_into(self._map, _NEXT, self._next)
+
+    def release(self, seq: int) -> int:
+        """Forget the records up to and including `seq`; return how many they were."""
+        released = 0
+        while self._index and self._index[0][0] <= seq:
+            _, at, length = self._index.popleft()
+            self._oldest = at + _RECORD.size + length
+            released += 1
+        if released:
+            _U64.pack_into(self._map, _OLDEST, self._oldest)
+        return released
+
+    def after(self, seq: int) -> tuple[int, bytes] | None:
+        """Return the oldest record above `seq`."""
+        if not self._index or self._index[-1][0] <= seq:
+            return None
+        # Numbers in the ring have no gaps, so the place is known.
+        found, at, length = self._index[max(0, seq + 1 - self._index[0][0])]
+        return found, self._copy(at + _RECORD.size, length)
+
+    @property
+    def oldest_seq(self) -> int | None:
+        """The oldest sample's number, or None where the ring is empty."""
+        return self._index[0][0] if self._index else None
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes between the two ends."""
+        return self._next - self._oldest
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def _store(self, at: int, data: bytes) -> None:
+        start = at % self.capacity
+        head = min(len(data), self.capacity - start)
+        self._map[_FIRST + start : _FIRST + start + head] = data[:head] if head < len(data) else data
+        if head < len(data):
+            self._map[_FIRST : _FIRST + len(data) - head] = data[head:]
+
+    def _copy(self, at: int, length: int) -> bytes:
+        start = at % self.capacity
+        head = min(length, self.capacity - start)
+        data = self._map[_FIRST + start : _FIRST + start + head]
+        return data if head == length else data + self._map[_FIRST : _FIRST + length - head]
+
+    def close(self) -> None:
+        """Release the file; its records stay."""
+        self._map.close()
+        os.close(self._file)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
