@@ -1,0 +1,543 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One MQTT 5 connection: paho's client, driven by the event loop. `nereid_shared.link` makes one per connection.
+
+paho parses and writes packets; this module owns the socket's readiness, the window of unacknowledged publishes and
+the time-outs. paho calls back while it holds a lock that is not reentrant, so its callbacks only note what happened;
+the notes are worked off after it has returned. Nothing here reconnects, and a session that has ended is never reused.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from nereid_shared import topics
+from nereid_shared.errors import LinkBusy, LinkDown, MessageTooLarge, SubscribeRefused, UserError
+
+_log = logging.getLogger(__name__)
+
+OnAck = Callable[[int | None], None]
+
+# 0x80 and above are failures in every MQTT 5 packet.
+FAILURE: Final = 0x80
+_WITH_WILL: Final = 0x04
+
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+_MIB: Final = 1024 * 1024
+# Fixed header 5, topic length 2, packet id 2, properties 1; the only property that we send takes 5 more.
+_PUBLISH_OVERHEAD_BYTES: Final = 10
+_EXPIRY_BYTES: Final = 5
+# One busy connection must not starve the loop's other sockets.
+_READS_PER_TURN: Final = 32
+_GOODBYE_TIMEOUT_S: Final = 1.0
+_PACKET_IDS: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files: the CA that the broker must be signed by (None: the system's), and our certificate with its key."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return a context made of the files as they are now, so that a renewed certificate is taken up."""
+        context = ssl.create_default_context(cafile=self.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.cert is not None:
+            context.load_cert_chain(self.cert, self.key)
+        return context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSettings:
+    """Where a broker is and how to speak to it.
+
+    Attributes:
+        keepalive_s: silence after which the peer is asked for a sign of life; it is given up after as long again.
+        max_packet_bytes: our own bound on packets, both ways; the broker's own is kept too where it is lower.
+        max_inflight: publishes that may wait for their PUBACK, at most what the broker allows. It bounds throughput to
+            ``max_inflight / round trip``.
+        max_queued: publishes that wait for room in that window; `max_queued_bytes` bounds their payloads.
+        receive_max: messages that the broker may send before the first of them is acknowledged.
+        connect_timeout_s: bounds each step of connecting: TCP, TLS, CONNACK, SUBACK.
+    """
+
+    host: str
+    port: int
+    client_id: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+    tls: TlsFiles | None = None
+    keepalive_s: int = 20
+    max_packet_bytes: int = 16 * _MIB + 64 * 1024
+    max_inflight: int = 20
+    max_queued: int = 1000
+    max_queued_bytes: int = 32 * _MIB
+    receive_max: int = 100
+    connect_timeout_s: float = 5.0
+
+    @classmethod
+    def from_url(cls, url: str, *, client_id: str, tls: TlsFiles | None = None, **more: Any) -> "LinkSettings":
+        """Return the settings for ``mqtt://host:port`` or ``mqtts://user:password@host:port``.
+
+        Raises:
+            UserError: the URL is of another kind, or TLS files were given without ``mqtts``.
+        """
+        parts = urlsplit(url)
+        shown = url.rpartition("@")[2]
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise UserError(f"broker URL has a bad port: {error}", where=shown, mend="Use 1 to 65535") from error
+        if parts.scheme not in _PORTS or not parts.hostname or parts.path not in {"", "/"}:
+            raise UserError("not a broker URL", where=shown, mend="Write mqtt://host:port or mqtts://host:port")
+        if tls is not None and parts.scheme != "mqtts":
+            raise UserError("TLS files were given for a broker without TLS", where=shown, mend="Write mqtts://")
+        return cls(
+            host=parts.hostname,
+            port=port or _PORTS[parts.scheme],
+            client_id=client_id,
+            username=unquote(parts.username or ""),
+            password=unquote(parts.password or ""),
+            tls=(tls or TlsFiles()) if parts.scheme == "mqtts" else None,
+            **more,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Will:
+    """What the broker publishes when the connection ends without our DISCONNECT."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    topic: str
+    payload: bytes
+    retain: bool
+    expiry_s: int | None
+    on_ack: OnAck | None
+
+
+class Session:
+    """One connection from CONNECT to its end.
+
+    Args:
+        settings: see `LinkSettings`.
+        will: see `Will`.
+        on_message: gets each message; the receiver calls `ack` once it has been processed.
+
+    Attributes:
+        ended: done when the connection is gone, with the reason as its result.
+        sent_connect: whether the broker may have seen the CONNECT, and holds our will.
+    """
+
+    def __init__(
+        self, settings: LinkSettings, *, will: Will | None, on_message: Callable[["Session", MQTTMessage], None]
+    ) -> None:
+        self._settings = settings
+        self._on_message = on_message
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        self.sent_connect = False
+        self._up = False
+        self._notes: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._connack: asyncio.Future[Properties | None] = self._loop.create_future()
+        self._answers: dict[int, asyncio.Future[list[ReasonCode]]] = {}
+        self._inflight: dict[int, OnAck | None] = {}
+        self._queued: deque[_Queued] = deque()
+        self._queued_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._window = settings.max_inflight
+        self._limit_bytes = settings.max_packet_bytes
+        self._socket: socket.socket | None = None
+        self._writing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._client = self._make_client(will)
+
+    @property
+    def up(self) -> bool:
+        """Whether the broker has accepted the connection and it has not ended."""
+        return self._up
+
+    @property
+    def backlog(self) -> int:
+        """Publishes without a PUBACK: those in flight and those queued behind the window."""
+        return len(self._inflight) + len(self._queued)
+
+    async def open(self) -> None:
+        """Connect, and return when the broker has accepted.
+
+        Raises:
+            LinkDown: no connection, no answer in time, or the broker refused; the message says which.
+        """
+        connecting = ThreadPoolExecutor(1, thread_name_prefix="link-connect")
+        attempt = connecting.submit(self._connect)
+        connecting.shutdown(wait=False)
+        try:
+            await asyncio.wrap_future(attempt)
+        except asyncio.CancelledError:
+            # The thread cannot be stopped; what it opens is closed as soon as it is done.
+            attempt.add_done_callback(lambda _: self._close_unregistered())
+            raise
+        except (OSError, ValueError) as error:
+            raise LinkDown(f"{self._settings.host}:{self._settings.port}: {error}") from error
+        self.sent_connect = True
+        self._register()
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                limits = await self._connack
+        except TimeoutError as error:
+            raise LinkDown("the broker did not answer CONNECT") from error
+        self._limit_bytes = min(self._limit_bytes, getattr(limits, "MaximumPacketSize", self._limit_bytes))
+        self._window = min(self._window, getattr(limits, "ReceiveMaximum", self._window))
+
+    async def subscribe(self, filters: Sequence[str]) -> None:
+        """Subscribe, and return when the broker has acknowledged every filter.
+
+        Raises:
+            SubscribeRefused: the broker refused one of them.
+            LinkDown: the connection ended first, or no answer came in time.
+        """
+        self._require_up()
+        options = SubscribeOptions(qos=topics.QOS)
+        code, mid = self._client.subscribe([(filter_, options) for filter_ in filters])
+        reasons = await self._answer(code, mid, "SUBSCRIBE")
+        refused = {f: str(r) for f, r in zip(filters, reasons, strict=False) if r.value >= FAILURE}
+        if refused:
+            raise SubscribeRefused(f"the broker refused {refused}")
+
+    async def unsubscribe(self, filter_: str) -> None:
+        """Unsubscribe, and return when the broker has acknowledged it.
+
+        Raises:
+            LinkDown: the connection ended first, or no answer came in time.
+        """
+        self._require_up()
+        code, mid = self._client.unsubscribe(filter_)
+        await self._answer(code, mid, "UNSUBSCRIBE")
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None, on_ack: OnAck | None) -> None:
+        """Send, or queue behind the window; `on_ack` gets the PUBACK's reason code, or None when the connection ends.
+
+        Raises:
+            LinkDown, LinkBusy, MessageTooLarge: nothing was sent and `on_ack` will not be called.
+        """
+        self._require_up()
+        self.check_size(topic, payload, expiry_s=expiry_s)
+        if len(self._inflight) < self._window and not self._queued:
+            self._send(topic, payload, retain, expiry_s, on_ack)
+            return
+        if not self._room.is_set():
+            raise LinkBusy(f"{topic}: {len(self._queued)} publishes wait for the broker")
+        self._queued.append(_Queued(topic, payload, retain, expiry_s, on_ack))
+        self._queued_bytes += len(payload)
+        self._note_room()
+
+    async def room(self) -> None:
+        """Return when `publish` would not raise `LinkBusy`, or the connection has ended."""
+        await self._room.wait()
+
+    def check_size(self, topic: str, payload: bytes, *, expiry_s: int | None = None) -> None:
+        """Raise `MessageTooLarge` where the packet would exceed the broker's bound or our own."""
+        name_bytes = len(topic) if topic.isascii() else len(topic.encode())
+        overhead = _PUBLISH_OVERHEAD_BYTES + name_bytes + (0 if expiry_s is None else _EXPIRY_BYTES)
+        if len(payload) + overhead > self._limit_bytes:
+            raise MessageTooLarge(topic, size_bytes=len(payload), limit_bytes=self._limit_bytes - overhead)
+
+    def ack(self, mid: int) -> None:
+        """Acknowledge a message of this connection; without effect after its end."""
+        if self._up:
+            self._client.ack(mid, topics.QOS)
+            self._flush_later()
+
+    async def leave(self, *, with_will: bool = False) -> None:
+        """Send DISCONNECT and return when the broker has closed the connection: the will is then discarded.
+
+        Args:
+            with_will: ask the broker to publish the will all the same (MQTT 5, reason 0x04).
+        """
+        if not self._up or self._socket is None:
+            self.abort("left")
+            return
+        # A duplicate keeps the connection open while paho closes its own: a close with unread data would reset it,
+        # and the broker could then miss the DISCONNECT and publish the will.
+        with socket.socket(fileno=os.dup(self._socket.fileno())) as duplicate:
+            duplicate.setblocking(False)
+            code = _WITH_WILL if with_will else 0
+            self._client.disconnect(reasoncode=ReasonCode(PacketTypes.DISCONNECT, identifier=code))
+            self._flush_later()
+            try:
+                async with asyncio.timeout(_GOODBYE_TIMEOUT_S):
+                    await asyncio.shield(self.ended)
+                    while await self._loop.sock_recv(duplicate, 65_536):
+                        pass
+            except (TimeoutError, OSError):
+                _log.debug("the broker did not close in time")
+            finally:
+                self.abort("left")
+
+    def abort(self, reason: str) -> None:
+        """Close without DISCONNECT: the broker publishes the will."""
+        self._unregister()
+        self._close_unregistered()
+        self._end(reason)
+
+    def _make_client(self, will: Will | None) -> Client:
+        settings = self._settings
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = settings.connect_timeout_s
+        # The window is ours (`_window`): paho's own walks all queued messages at each PUBACK.
+        client.max_inflight_messages = 0
+        if settings.username:
+            client.username_pw_set(settings.username, settings.password or None)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=topics.QOS, retain=will.retain)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = lambda _client, _data, message: self._note(self._deliver, message)
+        client.on_publish = lambda _client, _data, mid, code, _properties: self._note(self._acked, mid, code.value)
+        client.on_subscribe = lambda _client, _data, mid, codes, _properties: self._note(self._answered, mid, codes)
+        client.on_unsubscribe = client.on_subscribe
+        return client
+
+    def _connect(self) -> None:
+        """Open TCP and TLS and write CONNECT; blocking, runs in a thread of its own."""
+        settings, client = self._settings, self._client
+        if settings.tls is not None:
+            client.tls_set_context(settings.tls.context())
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.ReceiveMaximum = settings.receive_max
+        properties.MaximumPacketSize = settings.max_packet_bytes
+        # No TopicAliasMaximum: paho would hand out messages with empty topics.
+        client.connect_async(
+            settings.host, settings.port, keepalive=settings.keepalive_s, clean_start=True, properties=properties
+        )
+        # One side alone with Nagle's algorithm adds 44 ms to each round trip.
+        client.on_socket_open = _without_delay
+        client.reconnect()
+
+    def _register(self) -> None:
+        sock = self._client.socket()
+        if not isinstance(sock, socket.socket):
+            raise LinkDown("the broker closed the connection at once")
+        self._socket = sock
+        self._client.on_socket_close = lambda _client, _data, _sock: self._unregister()
+        self._loop.add_reader(sock, self._readable)
+        self._tick()
+
+    def _unregister(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            self._loop.remove_reader(sock)
+            self._loop.remove_writer(sock)
+        self._writing = False
+
+    def _close_unregistered(self) -> None:
+        self._client.on_socket_close = None
+        sock = self._client.socket()
+        if sock is not None:
+            sock.close()
+
+    def _readable(self) -> None:
+        for _ in range(_READS_PER_TURN):
+            try:
+                self._client.loop_read()
+            except Exception:  # noqa: BLE001 - paho's parser lets through what a malformed packet makes struct and codecs raise
+                _log.exception("malformed packet")
+                self.abort("malformed packet")
+                return
+            progress = bool(self._notes)
+            self._work_off_notes()
+            if self._socket is None:
+                return
+            if not progress and not self._buffered():
+                break
+        else:
+            if self._buffered():
+                self._loop.call_soon(self._readable_again)
+        self._flush_later()
+
+    def _readable_again(self) -> None:
+        if self._socket is not None:
+            self._readable()
+
+    def _buffered(self) -> bool:
+        # A TLS record that was read in part no longer makes the socket readable.
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def _writable(self) -> None:
+        self._client.loop_write()
+        if self._socket is not None and not self._client.want_write():
+            self._writing = False
+            self._loop.remove_writer(self._socket)
+
+    def _flush_later(self) -> None:
+        # paho writes at once; what the socket did not take waits here for it to become writable.
+        if not self._writing and self._socket is not None and self._client.want_write():
+            self._writing = True
+            self._loop.add_writer(self._socket, self._writable)
+
+    def _tick(self) -> None:
+        self._client.loop_misc()
+        if self._socket is not None:
+            self._flush_later()
+            self._timer = self._loop.call_later(min(1.0, self._settings.keepalive_s / 4), self._tick)
+
+    def _note(self, what: Callable[..., None], *args: Any) -> None:
+        self._notes.append((what, args))
+
+    def _work_off_notes(self) -> None:
+        while self._notes:
+            what, args = self._notes.popleft()
+            what(*args)
+
+    def _on_connect(
+        self, _client: Client, _data: Any, _flags: ConnectFlags, code: ReasonCode, properties: Properties | None
+    ) -> None:
+        if self._connack.done():
+            return
+        if code.is_failure:
+            self._connack.set_exception(LinkDown(f"the broker refused the connection: {code}"))
+        else:
+            self._up = True
+            self._connack.set_result(properties)
+
+    def _on_disconnect(
+        self, _client: Client, _data: Any, flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
+    ) -> None:
+        self._up = False
+        said = f"the broker disconnected us: {code}" if flags.is_disconnect_packet_from_server else "connection lost"
+        self._loop.call_soon(self._end, said)
+
+    def _deliver(self, message: MQTTMessage) -> None:
+        self._on_message(self, message)
+
+    def _acked(self, mid: int, code: int) -> None:
+        on_ack = self._inflight.pop(mid, None)
+        while self._queued and len(self._inflight) < self._window and self._up:
+            queued = self._queued.popleft()
+            self._queued_bytes -= len(queued.payload)
+            try:
+                self._send(queued.topic, queued.payload, queued.retain, queued.expiry_s, queued.on_ack)
+            except LinkDown:
+                self._queued.appendleft(queued)
+                break
+        self._note_room()
+        _report(on_ack, code)
+
+    def _answered(self, mid: int, codes: list[ReasonCode]) -> None:
+        answer = self._answers.pop(mid, None)
+        if answer is not None and not answer.done():
+            answer.set_result(codes)
+
+    async def _answer(self, code: MQTTErrorCode, mid: int | None, what: str) -> list[ReasonCode]:
+        if code != MQTTErrorCode.MQTT_ERR_SUCCESS or mid is None:
+            raise LinkDown(f"{what}: {code.name}")
+        answer = self._answers[mid] = self._loop.create_future()
+        self._flush_later()
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                codes: list[ReasonCode] = await answer
+                return codes
+        except TimeoutError as error:
+            raise LinkDown(f"the broker did not answer {what}") from error
+        finally:
+            self._answers.pop(mid, None)
+
+    def _send(self, topic: str, payload: bytes, retain: bool, expiry_s: int | None, on_ack: OnAck | None) -> None:
+        properties = None
+        if expiry_s is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.MessageExpiryInterval = expiry_s
+        info = self._client.publish(topic, payload, topics.QOS, retain, properties)
+        # After 65,535 further packets an id can meet an old one that is still in flight.
+        for _ in range(self._window):
+            if info.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+                break
+            info = self._client.publish(topic, payload, topics.QOS, retain, properties)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise LinkDown(f"{topic}: the connection ended")
+        self._inflight[info.mid] = on_ack
+        self._flush_later()
+
+    def _note_room(self) -> None:
+        settings = self._settings
+        if len(self._queued) < settings.max_queued and self._queued_bytes < settings.max_queued_bytes:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    def _require_up(self) -> None:
+        if not self._up:
+            raise LinkDown("not connected")
+
+    def _end(self, reason: str) -> None:
+        self._up = False
+        if self.ended.done():
+            return
+        self.ended.set_result(reason)
+        if not self._connack.done():
+            self._connack.set_exception(LinkDown(reason))
+            # Where nobody waits for it any more, its exception counts as seen.
+            self._connack.exception()
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(LinkDown(reason))
+        waiting = [*self._inflight.values(), *(queued.on_ack for queued in self._queued)]
+        self._inflight.clear()
+        self._queued.clear()
+        self._room.set()
+        for on_ack in waiting:
+            _report(on_ack, None)
+
+
+def _without_delay(_client: Client, _data: Any, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _report(on_ack: OnAck | None, code: int | None) -> None:
+    if on_ack is None:
+        return
+    try:
+        on_ack(code)
+    except Exception:  # noqa: BLE001 - the caller's mistake must not end everybody's connection
+        _log.exception("on_ack raised")
+
+
+def reason_name(code: int) -> str:
+    """Return the name of a PUBACK's reason code, or its number where MQTT 5 has none for it."""
+    try:
+        return str(ReasonCode(PacketTypes.PUBACK, identifier=code))
+    except KeyError:
+        return f"reason {code}"
