@@ -200,6 +200,7 @@ CASES: tuple[Case, ...] = (
     ),
     *(_rule("Threshold", "threshold", value, refused=False) for value in ("0", "0.5", "1", "1.00")),
     *(_rule("Threshold", "threshold", value, refused=True) for value in ("1.01", "-0.1", ".5", "5e-1", "half", "")),
+    _rule("Threshold", "threshold_img", refused=True),
     _rule("CrossEntropy", "threshold_cross_entropy", refused=False),
     _rule("CrossEntropy", "threshold", refused=True),
     _rule("IBT", "threshold_img", refused=False),
