@@ -2,8 +2,8 @@
 """Joint inference at the edge: the little model answers, hard samples get a second opinion from the cloud.
 
 The caller's thread runs preprocessing, model, rule and bookkeeping; the uplink's thread does all that touches the
-network. They share the spool (samples up) and a queue of results (answers down), so that a cloud that is slow, down or wrong
-leaves edge latency and throughput as they were.
+network. They share the spool (samples up) and a queue of results (answers down), so that a cloud that is slow, down
+or wrong leaves edge latency and throughput as they were.
 """
 
 import logging

@@ -2,8 +2,8 @@
 """The edge worker's counters and source cursor: one memory-mapped page that survives SIGKILL.
 
 A frame is counted with two stores into the page cache: the new record into the slot that is not current, then the
-slot's number. A kill between them leaves the previous record whole, so that the counters, the cursor and the last sample
-number always belong together. Nothing here calls fsync: after a power cut the LocalController's copy is what counts.
+slot's number. A kill between them leaves the previous record whole, so that the counters, the cursor and the last
+sample number always belong together. Nothing here calls fsync: after a power cut the LocalController's copy is what counts.
 """
 
 import mmap

@@ -14,7 +14,7 @@ READ_AHEAD: Final = 4
 
 def as_source(source: Source | Iterable[Any]) -> Source:
     """Return what `stream` was given as a `Source`."""
-    return source if hasattr(source, "frames") else Iterated(source)
+    return Iterated(source) if isinstance(source, Iterable) else source
 
 
 class Reader:

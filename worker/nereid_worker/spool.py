@@ -44,8 +44,9 @@ class Spool:
         if magic != _MAGIC or capacity + _FIRST > len(self._map):
             capacity, oldest, following = capacity_bytes, 0, 0
             _HEAD.pack_into(self._map, 0, _MAGIC, capacity, 0, 0)
-        self.capacity = capacity
-        self._oldest, self._next = oldest, following
+        self.capacity: int = capacity
+        self._oldest: int = oldest
+        self._next: int = following
         self._index: deque[tuple[int, int, int]] = deque(self._scan())
 
     def _scan(self) -> Iterator[tuple[int, int, int]]:

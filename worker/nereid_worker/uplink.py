@@ -6,18 +6,17 @@ the worker's info. The inference thread only appends to the spool and rings (`no
 """
 
 import asyncio
-import json
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-
-from nereid_shared.link import Link, LinkSettings, Message, Will
+from functools import partial
 
 from nereid_shared import topics
 from nereid_shared.errors import LinkDown, MessageInvalid, TemporaryError
-from nereid_shared.messages import Task, WorkerInfo
+from nereid_shared.link import Link, LinkSettings, Message, Will
+from nereid_shared.messages import Accepted, Task, WorkerInfo
 from nereid_shared.samples import Result
 from nereid_worker.sender import Sender
 from nereid_worker.settings import Settings
@@ -112,7 +111,7 @@ class Uplink:
                 topics.ACCEPTED.of(worker=worker): self._take_accepted,
                 topics.RESULTS.of(service=self._settings.service, node=self._settings.node): self._take_result,
             },
-            will=lambda _: Will(self._info_topic, self._goodbye(), retain=True),
+            will=lambda _: Will(topic=self._info_topic, payload=self._goodbye(), retain=True),
             on_connect=self._connected,
         )
         async with self._link:
@@ -164,7 +163,7 @@ class Uplink:
             seq, body = record
             try:
                 generation = self._sender.published(seq, time.monotonic())
-                link.publish_nowait(self._samples, body, on_ack=lambda _, g=generation: self._acknowledged(g))  # type: ignore[misc]
+                link.publish_nowait(self._samples, body, on_ack=partial(self._on_ack, generation))
             except LinkDown:
                 self._sender.disconnected()
                 return
@@ -173,7 +172,7 @@ class Uplink:
                 self._sender.sent = seq - 1
                 return
 
-    def _acknowledged(self, generation: int) -> None:
+    def _on_ack(self, generation: int, _reason: int | None) -> None:
         self._sender.acknowledged(generation)
         self._pump()
 
@@ -182,15 +181,13 @@ class Uplink:
             self._on_task(Task.decode(message.payload, max_bytes=topics.TASK.max_bytes, topic=message.topic))
 
     def _take_accepted(self, message: Message) -> None:
-        try:
-            body = json.loads(message.payload[: topics.ACCEPTED.max_bytes])
-            stream, seq = str(body["stream"]), int(body["seq"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise MessageInvalid(f"{message.topic}: {error!r}") from error
-        if seq > self._sender.sent and stream == self._stream:
-            raise MessageInvalid(f"{message.topic}: {seq} was never sent")
-        if stream == self._stream and self._sender.on_accepted(seq, time.monotonic()):
-            self._spool.release(seq)
+        body = Accepted.decode(message.payload, max_bytes=topics.ACCEPTED.max_bytes, topic=message.topic)
+        if body.stream != self._stream:
+            return
+        if body.seq > self._sender.sent:
+            raise MessageInvalid(f"{message.topic}: {body.seq} was never sent")
+        if self._sender.on_accepted(body.seq, time.monotonic()):
+            self._spool.release(body.seq)
             self.space.set()
 
     def _take_result(self, message: Message) -> None:

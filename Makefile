@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# make demo | make test | make check | make bench. Each sets up what it needs: a virtual environment from uv.lock, and
+# Mosquitto from the distribution's packages where it is missing and you are root.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+READY := $(VENV)/.ready
+PATH := $(PATH):/usr/sbin
+
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := $(VENV)
+
+.PHONY: demo test check bench setup crds clean
+
+demo: setup
+	@$(BIN)/nereid demo $(DEMO) $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests bench
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not cluster" $(ARGS)
+
+bench: setup
+	$(BIN)/python -m bench $(ARGS)
+
+crds: setup
+	$(BIN)/python -m nereid_cloud.crds
+
+setup: $(READY)
+	@sh mosquitto/install.sh
+
+$(READY): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Nereid needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version). Set PYTHON=..." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { echo "python3 -m venv does not work here. Install it, for instance: apt-get install python3-venv" >&2; exit 2; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv sync --quiet --frozen --inexact --all-extras
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist build

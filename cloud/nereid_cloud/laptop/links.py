@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cloud links of simulated nodes: one loopback TCP proxy per node that can be cut, slowed and healed.
+
+A laptop never shows otherwise what an edge is. A cut link does what a pulled cable does: nothing comes through and
+nobody is told; connections that outlive the cut go on. Control is a Unix socket in the state folder, one JSON object
+a line.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from nereid_shared.errors import UserError
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES: Final = 64 * 1024
+MAX_COMMAND_BYTES: Final = 4096
+CONTROL_TIMEOUT_S: Final = 5.0
+SLOW_DELAY_S: Final = 0.2
+SLOW_BYTES_PER_S: Final = 32_000.0
+
+Mode = Literal["healed", "cut", "slow"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Quality:
+    """How a link is at the moment.
+
+    Attributes:
+        delay_s: added to each chunk, each way, in mode ``slow``.
+        bytes_per_s: each way, in mode ``slow``.
+    """
+
+    mode: Mode = "healed"
+    delay_s: float = SLOW_DELAY_S
+    bytes_per_s: float = SLOW_BYTES_PER_S
+
+
+@dataclass(slots=True, kw_only=True)
+class Traffic:
+    """Bytes that came through, seen from the node."""
+
+    up: int = 0
+    down: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Link:
+    """One node's way to the cloud broker."""
+
+    node: str
+    port: int
+    target: tuple[str, int]
+    quality: Quality = field(default_factory=Quality)
+    traffic: Traffic = field(default_factory=Traffic)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def set(self, mode: Mode, *, delay_s: float = SLOW_DELAY_S, bytes_per_s: float = SLOW_BYTES_PER_S) -> None:
+        """Change the link's quality, for the connections that are open too."""
+        self.quality = Quality(mode=mode, delay_s=delay_s, bytes_per_s=bytes_per_s)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        log.info("link changed", extra={"node": self.node, "mode": mode})
+
+    async def serve(self) -> asyncio.Server:
+        """Listen on the node's port."""
+        return await asyncio.start_server(self._carry, "127.0.0.1", self.port, limit=CHUNK_BYTES)
+
+    async def _open(self) -> None:
+        while self.quality.mode == "cut":
+            await self._changed.wait()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _no_delay(writer)
+        with contextlib.suppress(OSError):
+            await self._open()
+            far_reader, far_writer = await asyncio.open_connection(*self.target, limit=CHUNK_BYTES)
+            _no_delay(far_writer)
+            ways = [
+                asyncio.create_task(self._copy(reader, far_writer, up=True), name=f"{self.node} up"),
+                asyncio.create_task(self._copy(far_reader, writer, up=False), name=f"{self.node} down"),
+            ]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
+                far_writer.close()
+        writer.close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
+        while data := await reader.read(CHUNK_BYTES):
+            quality = self.quality
+            if quality.mode == "slow":
+                await asyncio.sleep(quality.delay_s + len(data) / quality.bytes_per_s)
+            # Also after the wait: a cable that was pulled meanwhile carries nothing.
+            await self._open()
+            if up:
+                self.traffic.up += len(data)
+            else:
+                self.traffic.down += len(data)
+            writer.write(data)
+            await writer.drain()
+
+
+def _no_delay(writer: asyncio.StreamWriter) -> None:
+    # Nagle on one leg costs 44-88 ms a QoS 1 exchange, which would be blamed on the brokers.
+    writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+async def run(links: Mapping[str, Link], control: Path) -> None:
+    """Serve all links and their control socket until cancelled."""
+    async with contextlib.AsyncExitStack() as stack:
+        for link in links.values():
+            await stack.enter_async_context(await link.serve())
+        control.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(
+            lambda reader, writer: _answer(links, reader, writer), control, limit=MAX_COMMAND_BYTES
+        )
+        control.chmod(0o600)
+        async with server:
+            await server.serve_forever()
+
+
+async def _answer(links: Mapping[str, Link], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        command = json.loads(await reader.readline())
+        reply = _obey(links, command)
+    except (ValueError, KeyError, TypeError) as error:
+        reply = {"error": f"not a command: {error}"}
+    writer.write(json.dumps(reply).encode() + b"\n")
+    with contextlib.suppress(OSError):
+        await writer.drain()
+    writer.close()
+
+
+def _obey(links: Mapping[str, Link], command: dict[str, Any]) -> dict[str, Any]:
+    if command["do"] != "list":
+        link = links.get(command["node"])
+        if link is None:
+            return {"error": f"there is no node {command['node']!r}", "nodes": sorted(links)}
+        quality = Quality(**command["quality"])
+        link.set(quality.mode, delay_s=float(quality.delay_s), bytes_per_s=float(quality.bytes_per_s))
+    return {
+        "links": [
+            {"node": link.node, **asdict(link.quality), "up": link.traffic.up, "down": link.traffic.down}
+            for link in links.values()
+        ]
+    }
+
+
+def ask(control: Path, command: dict[str, Any]) -> list[dict[str, Any]]:
+    """Send one command to a running system; returns the links as they are then.
+
+    Raises:
+        UserError: no system runs on that state folder, or it knows no such node.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(CONTROL_TIMEOUT_S)
+            client.connect(str(control))
+            client.sendall(json.dumps(command).encode() + b"\n")
+            with client.makefile("rb") as lines:
+                reply = json.loads(lines.readline())
+    except (OSError, ValueError) as error:
+        raise UserError("no system answers there", where=str(control.parent), mend="Start one: nereid up") from error
+    if "error" in reply:
+        known = f"The nodes are: {', '.join(reply['nodes'])}" if "nodes" in reply else ""
+        raise UserError(reply["error"], where="NODE", mend=known)
+    found = reply["links"]
+    assert isinstance(found, list)  # noqa: S101 - our own server's shape
+    return found

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps a handful of host processes running, as an init system would, and leaves none behind."""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+RESTART_S: Final = 0.2
+RESTART_MAX_S: Final = 5.0
+STEADY_S: Final = 10.0
+"""A process that ran so long starts again with the shortest delay."""
+
+STOP_S: Final = 10.0
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """One process to keep running.
+
+    Attributes:
+        name: unique; also the log's name.
+        argv: program and arguments.
+        env: its whole environment.
+        log: file that its output is appended to.
+        stop_s: how long it may take to end after SIGTERM.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    log: Path
+    stop_s: float = STOP_S
+
+
+@dataclass(slots=True, kw_only=True)
+class Kept:
+    """A program and its present process.
+
+    Attributes:
+        pid: of the process that runs, or 0.
+        starts: how often it was started.
+    """
+
+    program: Program
+    pid: int = 0
+    starts: int = 0
+    _up: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """Starts programs in the order of `add`, restarts what ends, stops all in reverse order.
+
+    Programs die with the supervisor, also when it is killed: each asks the kernel for a signal at its parent's death.
+    """
+
+    def __init__(self, *, on_change: Callable[[Kept], None] | None = None) -> None:
+        self.kept: dict[str, Kept] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._on_change = on_change
+
+    async def __aenter__(self) -> "Supervisor":
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for name in reversed(list(self._tasks)):
+            task = self._tasks.pop(name)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def add(self, program: Program) -> Kept:
+        """Start a program and keep it running."""
+        kept = Kept(program=program)
+        self.kept[program.name] = kept
+        self._tasks[program.name] = asyncio.create_task(self._keep(kept), name=program.name)
+        return kept
+
+    async def _keep(self, kept: Kept) -> None:
+        delay_s = RESTART_S
+        while True:
+            started = time.monotonic()
+            code = await self._run(kept)
+            if time.monotonic() - started > STEADY_S:
+                delay_s = RESTART_S
+            log.warning("process ended", extra={"program": kept.program.name, "code": code, "restart_s": delay_s})
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, RESTART_MAX_S)
+
+    async def _run(self, kept: Kept) -> int:
+        program = kept.program
+        with program.log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *program.argv, env=dict(program.env), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True, preexec_fn=_die_with_parent,
+            )  # fmt: skip
+        kept.pid, kept.starts = process.pid, kept.starts + 1
+        self._tell(kept)
+        try:
+            return await process.wait()
+        except asyncio.CancelledError:
+            await _end(process, program.stop_s)
+            raise
+        finally:
+            kept.pid = 0
+            self._tell(kept)
+
+    def _tell(self, kept: Kept) -> None:
+        if self._on_change is not None:
+            self._on_change(kept)
+
+
+async def _end(process: asyncio.subprocess.Process, stop_s: float) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+        try:
+            async with asyncio.timeout(stop_s):
+                await process.wait()
+        except TimeoutError:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
