@@ -61,28 +61,34 @@ def _blur(image: Floats, sigma: float) -> Floats:
 
 def first_family(scan: Floats, rng: np.random.Generator) -> tuple[Frame, str]:
     """A frame with one to three of noise, blur, occlusion and shift (or none), and the faults' names."""
-    names = [] if rng.random() < CLEAN_SHARE else list(
-        rng.choice(["noise", "blur", "occlusion", "shift"], size=rng.integers(1, 4), replace=False)
+    names = (
+        []
+        if rng.random() < CLEAN_SHARE
+        else list(rng.choice(["noise", "blur", "occlusion", "shift"], size=rng.integers(1, 4), replace=False))
     )
     shift = (0.0, 0.0)
     if "shift" in names:
-        angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(3, 10)
+        angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(2, 9)
         shift = (far * np.sin(angle), far * np.cos(angle))
     image = _photograph(_ink(scan, shift=shift), rng)
     if "blur" in names:
-        image = _blur(image, rng.uniform(1.5, 4.0))
+        image = _blur(image, rng.uniform(1.3, 3.5))
     if "occlusion" in names:
-        height, width = rng.integers(8, 19, size=2)
+        height, width = rng.integers(7, 18, size=2)
         top, left = rng.integers(2, SIZE - 2 - height + 1), rng.integers(2, SIZE - 2 - width + 1)
         image[top : top + height, left : left + width] = rng.uniform(20, 230)
-    image += rng.normal(0, rng.uniform(25, 75) if "noise" in names else 2.0, size=image.shape)
+    image += rng.normal(0, rng.uniform(22, 70) if "noise" in names else 2.0, size=image.shape)
     return _finished(image), "+".join(sorted(names)) or "clean"
 
 
 def second_family(scan: Floats, rng: np.random.Generator) -> tuple[Frame, str]:
     """A frame with one or two of low light, turn and scale, salt and pepper, motion blur (or none)."""
-    names = [] if rng.random() < CLEAN_SHARE else list(
-        rng.choice(["low-light", "turn-scale", "salt-pepper", "motion"], size=rng.integers(1, 3), replace=False)
+    names = (
+        []
+        if rng.random() < CLEAN_SHARE
+        else list(
+            rng.choice(["low-light", "turn-scale", "salt-pepper", "motion"], size=rng.integers(1, 3), replace=False)
+        )
     )
     turn, scale = 0.0, 1.0
     if "turn-scale" in names:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scans, their split by writer, and the seeded streams of frames made from each part.
+"""The scans, their split by the writers' forms, and the seeded streams of frames made from each part.
 
-The split comes before any fault: no scan, and no writer, is seen in two parts.
+The split comes before any fault: no scan, and no form, is seen in two parts.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,13 @@ from camera import FAMILIES, SIZE, Frame
 HOME = Path(__file__).resolve().parent.parent
 FIRST_FAMILY, SECOND_FAMILY = FAMILIES
 
-# Each of the 13 writers filled in the same form, so the labels begin again with 0..9 three times over at 0, 130, 256,
-# 386, 516, 646, 776, 905, 1029, 1157, 1287, 1415, (about 1545) and 1667. The parts end where a form ends.
+# Every writer filled in the same form, so the labels begin again with 0..9 three times over at 0, 130, 256, 386, 516,
+# 646, 776, 906, 1029, 1157, 1287, 1415, 1545 and 1667: 14 forms (UCI counts 13 writers). Parts end where a form ends.
 PARTS = {"train": range(1029), "validation": range(1029, 1287), "test": range(1287, 1797)}
-WRITERS = {"train": 8, "validation": 2, "test": 4}
+FORMS = {"train": 8, "validation": 2, "test": 4}
 REPEATS = {"train": 40, "validation": 6, "test": 3}
 SEEDS = {"train": 11, "validation": 22, "test": 33}
+SIDES = {"little": 16, "big": 32}  # of each model's square input
 FAMILY_SEEDS = {FIRST_FAMILY: 1, SECOND_FAMILY: 2}
 
 
