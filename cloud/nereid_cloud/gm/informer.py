@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kind's objects as a cache that follows the cluster: list, watch, and list again when the watch is lost.
+
+One thread per kind talks to the blocking port; the cache belongs to the event loop, where every change arrives as a
+callback. Cached objects are shared: nobody changes them.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from nereid_cloud.cluster.port import Cluster, Kind, Object, WatchEvent
+from nereid_shared.errors import Gone, NereidError
+
+logger = logging.getLogger(__name__)
+
+WATCH_S: Final = 300.0
+FIRST_RETRY_S: Final = 0.2
+LAST_RETRY_S: Final = 30.0
+STOP_TIMEOUT_S: Final = 5.0
+
+
+class Key(NamedTuple):
+    """An object's address within its kind."""
+
+    namespace: str
+    name: str
+
+
+OnChange = Callable[[Key, Object | None, Object | None], None]
+
+
+def key_of(obj: Object) -> Key:
+    """Return an object's address."""
+    metadata = obj["metadata"]
+    return Key(metadata.get("namespace", ""), metadata["name"])
+
+
+class Informer:
+    """The cache of one kind; ``async with`` runs its thread.
+
+    Args:
+        cluster: where the objects are.
+        kind: which objects.
+        on_change: called on the loop as (key, former object or None, present object or None).
+        labels: label selector of the objects.
+    """
+
+    def __init__(self, cluster: Cluster, kind: Kind, on_change: OnChange | None = None, *, labels: str = "") -> None:
+        self.kind = kind
+        self._cluster, self._labels, self._on_change = cluster, labels, on_change
+        self._objects: dict[Key, Object] = {}
+        self._synced = asyncio.Event()
+        self._stop = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name=f"informer-{kind.plural}", daemon=True)
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)
+
+    @property
+    def synced(self) -> bool:
+        """Whether the cache has been complete once."""
+        return self._synced.is_set()
+
+    async def wait_synced(self) -> None:
+        """Return once the first list is in the cache."""
+        await self._synced.wait()
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        """Return the cached object, not to be changed, or None."""
+        return self._objects.get(Key(namespace, name))
+
+    def items(self) -> list[Object]:
+        """Return all cached objects, not to be changed."""
+        return list(self._objects.values())
+
+    def written(self, based_on: Object, result: Object) -> None:
+        """Take an object that a write returned, so that the next reconcile does not run on the former version.
+
+        Nothing happens if the watch was faster.
+        """
+        key = key_of(result)
+        if self._objects.get(key) is based_on:
+            self._objects[key] = result
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                for _ in self._follow():
+                    failures = 0
+            except Gone:
+                logger.info("watch too old, listing again", extra={"kind": self.kind.kind})
+            except NereidError as error:
+                failures += 1
+                delay_s = min(FIRST_RETRY_S * 2.0 ** min(failures, 16), LAST_RETRY_S)
+                delay_s *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+                logger.warning("watch failed", extra={"kind": self.kind.kind, "error": str(error), "delay_s": delay_s})
+                self._stop.wait(delay_s)
+
+    def _follow(self) -> Iterator[None]:
+        """List once, then watch until the watch fails; yields at each sign of life."""
+        listed = self._cluster.list(self.kind, labels=self._labels)
+        self._on_loop(self._replace_all, listed.items)
+        yield
+        version = listed.resource_version
+        while not self._stop.is_set():
+            events = self._cluster.watch(
+                self.kind, resource_version=version, stop=self._stop, labels=self._labels, timeout_s=WATCH_S
+            )
+            for event in events:
+                version = event.object["metadata"]["resourceVersion"]
+                if event.type != "BOOKMARK":
+                    self._on_loop(self._take, event)
+                yield
+
+    def _on_loop(self, call: Callable[..., None], argument: object) -> None:
+        assert self._loop is not None  # noqa: S101 - the thread starts after it is set
+        if self._stop.is_set():
+            return
+        try:
+            self._loop.call_soon_threadsafe(call, argument)
+        except RuntimeError:
+            # The loop is gone: its owner stops without having left the context.
+            self._stop.set()
+
+    def _replace_all(self, objects: list[Object]) -> None:
+        present = {key_of(obj): obj for obj in objects}
+        for key in self._objects.keys() - present.keys():
+            self._set(key, None)
+        for key, obj in present.items():
+            self._set(key, obj)
+        self._synced.set()
+
+    def _take(self, event: WatchEvent) -> None:
+        self._set(key_of(event.object), None if event.type == "DELETED" else event.object)
+
+    def _set(self, key: Key, obj: Object | None) -> None:
+        former = self._objects.get(key)
+        if obj is None:
+            self._objects.pop(key, None)
+        else:
+            self._objects[key] = obj
+        changed = _version(former) != _version(obj)
+        if changed and self._on_change is not None:
+            self._on_change(key, former, obj)
+
+
+def _version(obj: Object | None) -> tuple[str, str] | None:
+    if obj is None:
+        return None
+    metadata = obj["metadata"]
+    return metadata.get("uid", ""), metadata.get("resourceVersion", "")

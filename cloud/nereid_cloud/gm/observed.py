@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the nodes and cloud workers said last, judged by the protocol's rules of order and freshness; no I/O.
+
+Every method takes the monotonic time of arrival: the sender's clock is never believed. A message that the broker
+remembered (RETAIN) is of unknown age: it tells what was said, not that the speaker is there.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from nereid_shared.messages import NodeAlive, NodeState, TaskState, TaskStatus, WorkerInfo
+
+
+@dataclass(slots=True)
+class NodeView:
+    """One node's LocalController as it was heard.
+
+    Attributes:
+        heard_at: monotonic time of the last live message; None where only retained ones came.
+        online: by birth and will; a will of an earlier connection does not count.
+        tasks: from the last full `state`, by uid.
+        statuses: the last status of each task, by uid.
+        duplicate: two LocalControllers alternate under this name.
+    """
+
+    alive: NodeAlive | None = None
+    state: NodeState | None = None
+    heard_at: float | None = None
+    online: bool = False
+    duplicate: bool = False
+    tasks: Mapping[str, TaskState] = field(default_factory=dict)
+    statuses: dict[str, TaskStatus] = field(default_factory=dict)
+    _boot: str = ""
+    _former_boots: set[str] = field(default_factory=set)
+
+    def is_observable(self, now: float, *, timeout_s: float) -> bool:
+        """Whether the LocalController is there by its own recent word."""
+        return self.online and self.heard_at is not None and now - self.heard_at <= timeout_s
+
+    def task(self, uid: str) -> TaskState | None:
+        """Return what the node's `state` says of a task."""
+        return self.tasks.get(uid)
+
+    def status(self, uid: str) -> TaskStatus | None:
+        """Return the last status of a task."""
+        return self.statuses.get(uid)
+
+    def on_alive(self, alive: NodeAlive, *, retained: bool, now: float) -> bool:
+        """Take birth or will; returns whether it counted."""
+        current = self.alive
+        if alive.status == "offline":
+            if current is not None and (alive.boot, alive.connection) != (current.boot, current.connection):
+                return False
+            self.alive, self.online = alive, False
+            return True
+        if current is not None and alive.boot == current.boot and alive.connection < current.connection:
+            return False
+        self.alive, self.online = alive, True
+        self._heard(alive.boot, retained=retained, now=now)
+        return True
+
+    def on_state(self, state: NodeState, *, retained: bool, now: float) -> bool:
+        """Take the acknowledgement; returns whether it was in order."""
+        current = self.state
+        if current is not None and state.boot == current.boot and state.number <= current.number:
+            return False
+        if current is not None and state.boot != current.boot and retained:
+            return False
+        self.state = state
+        if state.tasks is not None:
+            self.tasks = state.tasks
+        elif current is not None and state.digest != current.digest:
+            self.tasks = {}
+        self._heard(state.boot, retained=retained, now=now)
+        return True
+
+    def on_status(self, uid: str, status: TaskStatus, *, now: float) -> bool:
+        """Take a task's status; returns whether it was in order."""
+        current = self.statuses.get(uid)
+        if current is not None and status.boot == current.boot and status.number <= current.number:
+            return False
+        self.statuses[uid] = status
+        self._heard(status.boot, retained=False, now=now)
+        return True
+
+    def _heard(self, boot: str, *, retained: bool, now: float) -> None:
+        if retained:
+            self._boot = self._boot or boot
+            return
+        self.heard_at = now
+        if boot != self._boot:
+            # A boot that another one had replaced speaks again: a cloned disk, or a name given twice.
+            self.duplicate = self.duplicate or boot in self._former_boots
+            self._former_boots.add(self._boot)
+            self._boot = boot
+
+
+@dataclass(slots=True)
+class Observed:
+    """All nodes and cloud workers as they were heard.
+
+    Args:
+        timeout_s: a LocalController that was silent for so long is offline.
+        clock: monotonic seconds.
+    """
+
+    timeout_s: float
+    clock: Callable[[], float]
+    nodes: dict[str, NodeView] = field(default_factory=dict)
+    cloud: dict[str, dict[str, WorkerInfo]] = field(default_factory=dict)
+
+    def node(self, name: str) -> NodeView:
+        """Return a node's view, an empty one where nothing was heard."""
+        return self.nodes.setdefault(name, NodeView())
+
+    def is_observable(self, name: str) -> bool:
+        """Whether the node's LocalController is there by its own recent word."""
+        view = self.nodes.get(name)
+        return view is not None and view.is_observable(self.clock(), timeout_s=self.timeout_s)
+
+    def forget_task(self, uid: str) -> None:
+        """Drop what was said of a task that is no more."""
+        for view in self.nodes.values():
+            view.statuses.pop(uid, None)
+
+    def on_cloud_info(self, service: str, pod: str, info: WorkerInfo | None) -> bool:
+        """Take a cloud worker's word, None where its topic was cleared; returns whether it counted."""
+        pods = self.cloud.setdefault(service, {})
+        if info is None:
+            return pods.pop(pod, None) is not None
+        current = pods.get(pod)
+        is_will = info.status == "offline"
+        if current is not None and info.boot != current.boot and is_will:
+            return False
+        if current is not None and info.boot == current.boot and info.number < current.number and not is_will:
+            return False
+        pods[pod] = info
+        return True
