@@ -23,16 +23,22 @@ class Kind:
     kind: str
     plural: str
     namespaced: bool = True
+    short_names: tuple[str, ...] = ()
 
     @property
     def api_version(self) -> str:
         """The manifest's ``apiVersion``."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
+    @property
+    def resource(self) -> str:
+        """The plural with its group, as kubectl and the API's messages name it: ``datasets.edgeai.io``."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ref:
-    """One object's address."""
+    """One object's address; the namespace of a namespaced kind is ``default`` where it is left empty."""
 
     kind: Kind
     name: str
