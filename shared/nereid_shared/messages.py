@@ -246,7 +246,8 @@ class WorkerInfo(Message):
         task_hash: the hash of the task that runs.
         ledger: an edge worker's own counts: seen, easy, hard, failed, skipped, degraded, corrected, latency.
         stream: the process's stream id, with `accepted` the last sample number it knows to be committed.
-        batches: cloud worker: batches run; with `processed`, `undecodable` samples.
+        batches: cloud worker: batches run; with `processed`, `undecodable` samples, those that the model could not
+            answer (`failed`), and those of nodes outside the service (`refused`).
         reason: one CamelCase word, where `status` is ``failed`` or the worker waits.
     """
 
