@@ -2,6 +2,7 @@
 """A real Mosquitto per test: on a free port of 127.0.0.1, its files in the test's own folder."""
 
 import contextlib
+import getpass
 import os
 import shutil
 import signal
@@ -59,6 +60,8 @@ class Mosquitto:
         self._process: subprocess.Popen[bytes] | None = None
         if config_file is None:
             lines = [
+                # Started by root it would become `mosquitto`, who cannot read a test's folder; others ignore the line.
+                f"user {getpass.getuser()}",
                 f"listener {self.port} {self.host}",
                 "allow_anonymous true",
                 "set_tcp_nodelay true",

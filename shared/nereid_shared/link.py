@@ -25,7 +25,8 @@ from nereid_shared.errors import (
     NereidError,
     PublishRefused,
 )
-from nereid_shared.session import FAILURE, LinkSettings, OnAck, Session, TlsFiles, Will, reason_name
+from nereid_shared.link_settings import LinkSettings, TlsFiles, Will
+from nereid_shared.session import FAILURE, OnAck, Session, reason_name
 
 __all__ = ["Handler", "Link", "LinkSettings", "Message", "TlsFiles", "Will"]
 
@@ -94,6 +95,7 @@ class Link:
         dead_letters: messages that their handlers refused.
         failures: messages whose handlers raised something else.
         unrouted: messages that no subscription wanted any more.
+        overflowed: unacknowledged messages of ended connections, dropped because their handler hangs.
         last_error: why there is no connection, or why the last one ended.
     """
 
@@ -111,6 +113,7 @@ class Link:
         self.dead_letters = 0
         self.failures = 0
         self.unrouted = 0
+        self.overflowed = 0
         self.last_error = ""
         self._will = will
         self._on_connect = on_connect
@@ -142,7 +145,8 @@ class Link:
             task.cancel()
         await asyncio.gather(self._supervisor, *self._finishers, return_exceptions=True)
         for subscription in self._subscriptions.values():
-            _discard(subscription.unfinished)
+            while subscription.unfinished:
+                _discard(subscription.unfinished.popleft())
         self._loop = None
         self._fail_soon()
         self._is_up.set()
@@ -332,7 +336,13 @@ class Link:
         self.last_error = problem
 
     def _on_message(self, session: Session, raw: MQTTMessage) -> None:
-        message = Message(raw.topic, raw.payload, raw.retain)  # type: ignore[arg-type] # paho's parser makes bytes
+        try:
+            topic = raw.topic
+        except UnicodeDecodeError as error:
+            self._count_failure("", MessageInvalid(f"topic: {error}"))
+            session.ack(raw.mid)
+            return
+        message = Message(topic, raw.payload, raw.retain)  # type: ignore[arg-type] # paho's parser makes bytes
         subscription = self._route(message.topic)
         if subscription is None:
             self.unrouted += 1
@@ -347,10 +357,21 @@ class Link:
             session.ack(raw.mid)
             return
         subscription.unfinished.append(_Unfinished(unfinished, session, raw.mid, message.topic))
+        self._bound(subscription)
         if len(subscription.unfinished) == 1:
             task = asyncio.create_task(self._finish(subscription), name=f"link handler {subscription.filter}")
             self._finishers.add(task)
             task.add_done_callback(self._finishers.discard)
+
+    def _bound(self, subscription: _Subscription) -> None:
+        # One connection brings at most `receive_max` unacknowledged messages; more are left over from ended ones, which
+        # pile up where a handler hangs while the connection comes and goes. The first of them is being awaited.
+        if len(subscription.unfinished) > 2 * self.settings.receive_max:
+            dropped = subscription.unfinished[1]
+            del subscription.unfinished[1]
+            _discard(dropped)
+            self.overflowed += 1
+            _log.warning("message of an ended connection dropped", extra={"topic": dropped.topic})
 
     async def _finish(self, subscription: _Subscription) -> None:
         while subscription.unfinished:
@@ -418,11 +439,9 @@ async def _unless_ended(work: Awaitable[None], session: Session) -> None:
             await asyncio.gather(task, return_exceptions=True)
 
 
-def _discard(unfinished: deque[_Unfinished]) -> None:
+def _discard(unfinished: _Unfinished) -> None:
     """Drop what was not begun, so that no coroutine warns that it was never awaited."""
-    while unfinished:
-        awaitable = unfinished.popleft().awaitable
-        if inspect.iscoroutine(awaitable):
-            awaitable.close()
-        elif isinstance(awaitable, asyncio.Future):
-            awaitable.cancel()
+    if inspect.iscoroutine(unfinished.awaitable):
+        unfinished.awaitable.close()
+    elif isinstance(unfinished.awaitable, asyncio.Future):
+        unfinished.awaitable.cancel()

@@ -14,10 +14,8 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
@@ -27,7 +25,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from nereid_shared import topics
-from nereid_shared.errors import LinkBusy, LinkDown, MessageTooLarge, SubscribeRefused, UserError
+from nereid_shared.errors import LinkBusy, LinkDown, MessageTooLarge, SubscribeRefused
+from nereid_shared.link_settings import LinkSettings, Will
 
 _log = logging.getLogger(__name__)
 
@@ -37,8 +36,6 @@ OnAck = Callable[[int | None], None]
 FAILURE: Final = 0x80
 _WITH_WILL: Final = 0x04
 
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
-_MIB: Final = 1024 * 1024
 # Fixed header 5, topic length 2, packet id 2, properties 1; the only property that we send takes 5 more.
 _PUBLISH_OVERHEAD_BYTES: Final = 10
 _EXPIRY_BYTES: Final = 5
@@ -46,88 +43,6 @@ _EXPIRY_BYTES: Final = 5
 _READS_PER_TURN: Final = 32
 _GOODBYE_TIMEOUT_S: Final = 1.0
 _PACKET_IDS: Final = 65_535
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFiles:
-    """PEM files: the CA that the broker must be signed by (None: the system's), and our certificate with its key."""
-
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-
-    def context(self) -> ssl.SSLContext:
-        """Return a context made of the files as they are now, so that a renewed certificate is taken up."""
-        context = ssl.create_default_context(cafile=self.ca)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if self.cert is not None:
-            context.load_cert_chain(self.cert, self.key)
-        return context
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkSettings:
-    """Where a broker is and how to speak to it.
-
-    Attributes:
-        keepalive_s: silence after which the peer is asked for a sign of life; it is given up after as long again.
-        max_packet_bytes: our own bound on packets, both ways; the broker's own is kept too where it is lower.
-        max_inflight: publishes that may wait for their PUBACK, at most what the broker allows. It bounds throughput to
-            ``max_inflight / round trip``.
-        max_queued: publishes that wait for room in that window; `max_queued_bytes` bounds their payloads.
-        receive_max: messages that the broker may send before the first of them is acknowledged.
-        connect_timeout_s: bounds each step of connecting: TCP, TLS, CONNACK, SUBACK.
-    """
-
-    host: str
-    port: int
-    client_id: str
-    username: str = ""
-    password: str = field(default="", repr=False)
-    tls: TlsFiles | None = None
-    keepalive_s: int = 20
-    max_packet_bytes: int = 16 * _MIB + 64 * 1024
-    max_inflight: int = 20
-    max_queued: int = 1000
-    max_queued_bytes: int = 32 * _MIB
-    receive_max: int = 100
-    connect_timeout_s: float = 5.0
-
-    @classmethod
-    def from_url(cls, url: str, *, client_id: str, tls: TlsFiles | None = None, **more: Any) -> "LinkSettings":
-        """Return the settings for ``mqtt://host:port`` or ``mqtts://user:password@host:port``.
-
-        Raises:
-            UserError: the URL is of another kind, or TLS files were given without ``mqtts``.
-        """
-        parts = urlsplit(url)
-        shown = url.rpartition("@")[2]
-        try:
-            port = parts.port
-        except ValueError as error:
-            raise UserError(f"broker URL has a bad port: {error}", where=shown, mend="Use 1 to 65535") from error
-        if parts.scheme not in _PORTS or not parts.hostname or parts.path not in {"", "/"}:
-            raise UserError("not a broker URL", where=shown, mend="Write mqtt://host:port or mqtts://host:port")
-        if tls is not None and parts.scheme != "mqtts":
-            raise UserError("TLS files were given for a broker without TLS", where=shown, mend="Write mqtts://")
-        return cls(
-            host=parts.hostname,
-            port=port or _PORTS[parts.scheme],
-            client_id=client_id,
-            username=unquote(parts.username or ""),
-            password=unquote(parts.password or ""),
-            tls=(tls or TlsFiles()) if parts.scheme == "mqtts" else None,
-            **more,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Will:
-    """What the broker publishes when the connection ends without our DISCONNECT."""
-
-    topic: str
-    payload: bytes
-    retain: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +137,10 @@ class Session:
         """
         self._require_up()
         options = SubscribeOptions(qos=topics.QOS)
-        code, mid = self._client.subscribe([(filter_, options) for filter_ in filters])
+        try:
+            code, mid = self._client.subscribe([(filter_, options) for filter_ in filters])
+        except ValueError as error:
+            raise SubscribeRefused(f"{filters}: {error}") from error
         reasons = await self._answer(code, mid, "SUBSCRIBE")
         refused = {f: str(r) for f, r in zip(filters, reasons, strict=False) if r.value >= FAILURE}
         if refused:
@@ -371,12 +289,7 @@ class Session:
 
     def _readable(self) -> None:
         for _ in range(_READS_PER_TURN):
-            try:
-                self._client.loop_read()
-            except Exception:  # noqa: BLE001 - paho's parser lets through what a malformed packet makes struct and codecs raise
-                _log.exception("malformed packet")
-                self.abort("malformed packet")
-                return
+            self._client.loop_read()
             progress = bool(self._notes)
             self._work_off_notes()
             if self._socket is None:
@@ -437,8 +350,8 @@ class Session:
         self, _client: Client, _data: Any, flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
     ) -> None:
         self._up = False
-        said = f"the broker disconnected us: {code}" if flags.is_disconnect_packet_from_server else "connection lost"
-        self._loop.call_soon(self._end, said)
+        who = "the broker disconnected us" if flags.is_disconnect_packet_from_server else "connection lost"
+        self._loop.call_soon(self._end, f"{who}: {code}")
 
     def _deliver(self, message: MQTTMessage) -> None:
         self._on_message(self, message)
