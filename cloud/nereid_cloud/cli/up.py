@@ -12,16 +12,13 @@ from typing import Annotated, Final
 
 import typer
 
+from nereid_cloud.cli.options import options_of
 from nereid_cloud.laptop import links, running
-from nereid_cloud.laptop.system import BASE_PORT, System, default_state
+from nereid_cloud.laptop.system import BASE_PORT, System
 from nereid_shared.errors import UserError
 
 MAX_NODES: Final = 50
 
-State = Annotated[
-    Path | None,
-    typer.Option("--state", envvar="NEREID_STATE_DIR", help="State folder; ~/.local/state/nereid if not given."),
-]
 Nodes = Annotated[int, typer.Option("--nodes", min=1, max=MAX_NODES, help="Number of edge nodes.")]
 BasePort = Annotated[
     int,
@@ -33,17 +30,22 @@ BasePort = Annotated[
 
 def progress_to(stream: Callable[[str], object], *, terminal: bool) -> Callable[[str], None]:
     """Return a progress reporter: a line each on a terminal, nothing off one."""
-    return (lambda line: stream(f"{line}\n") and None) if terminal else (lambda line: None)
+
+    def tell(line: str) -> None:
+        if terminal:
+            stream(f"{line}\n")
+
+    return tell
 
 
 def up(
-    state: State = None,
+    ctx: typer.Context,
     nodes: Nodes = 1,
     base_port: BasePort = BASE_PORT,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Come back when all is ready.")] = False,
 ) -> None:
     """Start a cloud and edge nodes on this machine, until Ctrl-C or ``nereid down``."""
-    folder = (state or default_state()).absolute()
+    folder = options_of(ctx).state
     if detach:
         _detach(folder, nodes, base_port)
         return
@@ -107,23 +109,23 @@ def _detach(state: Path, nodes: int, base_port: int) -> None:
     raise UserError(problem or "it ended before it was ready", where=str(state / "up.log"))
 
 
-def down(state: State = None) -> None:
+def down(ctx: typer.Context) -> None:
     """Stop the system on this machine, and all its processes."""
-    folder = (state or default_state()).absolute()
+    folder = options_of(ctx).state
     running.stop(folder)
     sys.stdout.write(f"Nereid is down; its state stays in {folder}\n")
 
 
 def link(
+    ctx: typer.Context,
     action: Annotated[str, typer.Argument(help="cut, slow, heal or list")],
     node: Annotated[str, typer.Argument(help="Node, such as edge-0.")] = "",
-    state: State = None,
     delay_ms: Annotated[float, typer.Option("--delay-ms", min=0, max=60000, help="slow: added each way.")] = 200.0,
     kbit: Annotated[float, typer.Option("--kbit", min=1, help="slow: kbit/s each way.")] = 256.0,
 ) -> None:
     """Cut, slow or heal a node's link to the cloud."""
     modes: dict[str, links.Mode] = {"cut": "cut", "slow": "slow", "heal": "healed"}
-    system = System.load((state or default_state()).absolute())
+    system = System.load(options_of(ctx).state)
     if action == "list":
         command: dict[str, object] = {"do": "list"}
     elif action not in modes:

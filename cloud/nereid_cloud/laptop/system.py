@@ -29,11 +29,6 @@ BROKER_ANNOTATION: Final = "nereid.io/edge-broker"
 MOSQUITTO_MEND: Final = "Install it, for instance: apt-get install mosquitto mosquitto-clients"
 
 
-def default_state() -> Path:
-    """Return the state folder of this user."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "nereid"
-
-
 def edge_nodes(count: int) -> list[str]:
     """Return the names of `count` edge nodes."""
     return [f"edge-{number}" for number in range(count)]

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's course: everything up, samples applied, the link cut and healed halfway, the ledger, everything down."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE
+from nereid_cloud.cluster.local import LocalCluster
+from nereid_cloud.cluster.port import Object, Ref
+from nereid_cloud.demo import report, stage
+from nereid_cloud.demo.evaluation import Accuracy, Said, ask_big_model, read_answers, score
+from nereid_cloud.laptop import links, running
+from nereid_cloud.laptop.system import System
+from nereid_shared.errors import NereidError, NotFound
+from nereid_shared.topics import service_id
+
+CUT_S: Final = 5.0
+POLL_S: Final = 0.25
+STALL_S: Final = 90.0
+"""Without any new count for so long the demo gives up and says what it was waiting for."""
+
+READY_S: Final = 60.0
+MANAGER: Final = "nereid-demo"
+
+OnFrame = Callable[["View"], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user asked for.
+
+    Attributes:
+        samples: how many pictures; None for all.
+        cut: whether the first node's link is cut halfway.
+    """
+
+    state: Path
+    nodes: int
+    samples: int | None
+    seed: int
+    cut: bool
+    base_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """One look at the running service, for the live table.
+
+    Attributes:
+        per_node: by node what its worker has logged.
+        links: by node its link's mode.
+    """
+
+    service: Object
+    per_node: dict[str, dict[str, Said]]
+    links: dict[str, str]
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of it.
+
+    Attributes:
+        problems: identities and equalities that do not hold; empty in a good run.
+    """
+
+    ledger: dict[str, Any]
+    accuracy: Accuracy
+    service: Object
+    problems: list[str]
+
+
+async def play(
+    options: Options, *, progress: running.Progress, on_up: Callable[[System], None], on_frame: OnFrame
+) -> Outcome:
+    """Run the whole course.
+
+    Raises:
+        UserError: the machine is not as needed (ports, Mosquitto, state folder).
+        NereidError: the service did not get ready, or counts stopped growing.
+    """
+    async with running.running(options.state, nodes=options.nodes, base_port=options.base_port, progress=progress) as (
+        system,
+        _,
+    ):
+        on_up(system)
+        scene = await asyncio.to_thread(stage.set_up, system, samples=options.samples, seed=options.seed)
+        cluster = LocalCluster(system.state / "cluster.db")
+        try:
+            for manifest in scene.manifests():
+                manifest["metadata"].setdefault("namespace", stage.NAMESPACE)
+                await asyncio.to_thread(cluster.apply, manifest, manager=MANAGER)
+            course = _Course(system, scene, cluster, on_frame, progress)
+            return await course.run(cut=options.cut)
+        finally:
+            cluster.close()
+
+
+class _Course:
+    def __init__(
+        self, system: System, scene: stage.Stage, cluster: LocalCluster, on_frame: OnFrame, progress: running.Progress
+    ) -> None:
+        self._system, self._scene, self._cluster = system, scene, cluster
+        self._on_frame, self._progress = on_frame, progress
+        self._note = ""
+        self._ref = Ref(kind=JOINT_INFERENCE_SERVICE, name=stage.SERVICE, namespace=stage.NAMESPACE)
+
+    async def run(self, *, cut: bool) -> Outcome:
+        self._say("waiting for the service to get ready")
+        await self._until(self._is_ready, "the service to get ready", stall_s=READY_S)
+        self._say("streaming")
+        half = self._scene.samples // 2
+        if cut:
+            await self._until(lambda view: _seen(view) >= half, "half of the samples")
+            await self._cut_and_heal(self._system.nodes[0])
+        await self._until(lambda view: _seen(view) >= self._scene.samples, "all samples")
+        self._say("waiting for the last answers")
+        final = await self._until(self._is_settled, "the last answers and their counts")
+        self._progress("asking the big model about every sample, for comparison")
+        pictures = list(self._scene.pictures())
+        alone = await asyncio.to_thread(ask_big_model, self._scene.big_model, pictures)
+        return self._outcome(final, alone)
+
+    async def _cut_and_heal(self, node: str) -> None:
+        await self._set_link(node, "cut")
+        self._say(f"the link of {node} is cut for {CUT_S:.0f} s")
+        end = time.monotonic() + CUT_S
+        while (left := end - time.monotonic()) > 0:
+            await self._look()
+            await asyncio.sleep(min(POLL_S, left))
+        await self._set_link(node, "healed")
+        self._say(f"the link of {node} is healed")
+
+    async def _set_link(self, node: str, mode: links.Mode) -> None:
+        command = {"do": "set", "node": node, "quality": {"mode": mode}}
+        await asyncio.to_thread(links.ask, self._system.control, command)
+
+    def _say(self, note: str) -> None:
+        self._note = note
+        self._progress(note)
+
+    async def _until(self, reached: Callable[["View"], bool], what: str, *, stall_s: float = STALL_S) -> View:
+        """Look until `reached`; give up when nothing moves any more."""
+        moved, before = time.monotonic(), ""
+        while not reached(view := await self._look()):
+            now = repr((report.metrics_of(view.service), _seen(view)))
+            if now != before:
+                moved, before = time.monotonic(), now
+            if time.monotonic() - moved > stall_s:
+                conditions = view.service.get("status", {}).get("conditions", [])
+                raise NereidError(
+                    f"waited {stall_s:.0f} s in vain for {what}; the service says {conditions}; "
+                    f"the logs are in {self._system.logs}"
+                )
+            await asyncio.sleep(POLL_S)
+        return view
+
+    async def _look(self) -> View:
+        view = await asyncio.to_thread(self._view)
+        self._on_frame(view)
+        return view
+
+    def _view(self) -> View:
+        try:
+            service = self._cluster.get(self._ref)
+        except NotFound:
+            service = {}
+        return View(
+            service=service,
+            per_node={node: read_answers(self._answers(node, service)) for node in self._system.nodes},
+            links={link["node"]: link["mode"] for link in links.ask(self._system.control, {"do": "list"})},
+            note=self._note,
+        )
+
+    def _answers(self, node: str, service: Object) -> Path:
+        """The log of answers of a node's worker, in what stands for ``/var/lib/nereid`` there."""
+        uid = service.get("metadata", {}).get("uid", "")
+        folder = self._system.node_state(node) / "workers" / service_id(stage.SERVICE, uid)
+        return folder / "answers.jsonl"
+
+    def _is_ready(self, view: View) -> bool:
+        conditions = view.service.get("status", {}).get("conditions", [])
+        return _seen(view) > 0 or any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    def _is_settled(self, view: View) -> bool:
+        ledger = report.ledger_of(view.service)
+        return (
+            ledger["seen"] >= self._scene.samples
+            and ledger["pending"] == 0
+            and ledger["corrected"] + ledger["undelivered"] >= ledger["late"]
+            and not self._unequal(view, ledger)
+        )
+
+    def _unequal(self, view: View, ledger: dict[str, Any]) -> list[str]:
+        """Compare the status with what the workers logged, which are two accounts of the same samples."""
+        said = [one for answers in view.per_node.values() for one in answers.values()]
+        logged = {
+            "seen": len(said),
+            "hard": sum(one.is_hard for one in said),
+            "failed": sum(one.edge is None for one in said),
+        }
+        shown = {"seen": ledger["seen"], "hard": ledger["hard"], "failed": sum(ledger["failed"].values())}
+        return [
+            f"{name}: the status says {shown[name]}, the log of answers {count}"
+            for name, count in logged.items()
+            if shown[name] != count
+        ]
+
+    def _outcome(self, view: View, alone: dict[Path, str]) -> Outcome:
+        ledger = report.ledger_of(view.service)
+        truth = stage.labels()
+        folder = self._scene.node_folder
+        accuracy = score(
+            {folder(node) / key: one for node, answers in view.per_node.items() for key, one in answers.items()},
+            alone,
+            {folder(node) / path: truth[path] for node, part in self._scene.parts.items() for path in part},
+        )
+        problems = report.broken_identities(ledger, samples=self._scene.samples) + self._unequal(view, ledger)
+        return Outcome(ledger=ledger, accuracy=accuracy, service=view.service, problems=problems)
+
+
+def _seen(view: View) -> int:
+    return sum(len(answers) for answers in view.per_node.values())
+
+
+__all__ = ["Options", "Outcome", "View", "play"]
