@@ -69,6 +69,7 @@ class Row:
         attempts: tries that reached a subscriber.
         sent: whether it was ever handed to one; further tries are resends.
         flight: number of the current try, so that a late PUBACK of an earlier one changes nothing.
+        counted: the last flight that was noted as delivered.
     """
 
     key: SampleKey
@@ -83,8 +84,18 @@ class Row:
     stage: Stage = Stage.STORED
     was_stored: bool = False
     flight: int = 0
+    counted: int = 0
     flown_at: float = 0.0
     due_at: float = 0.0
+
+    def delivered(self, flight: int) -> str | None:
+        """Note that a try reached a subscriber; returns the ledger's name for it, None where it was noted before."""
+        if flight <= self.counted:
+            return None
+        self.counted = flight
+        self.attempts += 1
+        first, self.sent = not self.sent, True
+        return "sent" if first else "resent"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,7 +104,7 @@ class Stream:
 
     contiguous: int = 0
     beyond: set[int] = field(default_factory=set)
-    count: int = 0
+    accepted: int = 0
     repeats: int = 0
 
     def knows(self, seq: int) -> bool:
@@ -103,7 +114,7 @@ class Stream:
     def add(self, seq: int) -> None:
         """Note a sample as accepted."""
         self.beyond.add(seq)
-        self.count += 1
+        self.accepted += 1
         self.absorb()
 
     def absorb(self) -> None:
@@ -199,7 +210,7 @@ class Outbox:
         stream.contiguous = seq
         stream.beyond = {one for one in stream.beyond if one > seq}
         stream.absorb()
-        stream.count += lost
+        stream.accepted += lost
         self.accepted += lost
         if lost:
             self.dropped[FORGOTTEN] = self.dropped.get(FORGOTTEN, 0) + lost
@@ -235,8 +246,6 @@ class Outbox:
         if row.key not in self._flying or row.flight != flight:
             return
         if code == DELIVERED:
-            row.attempts += 1
-            row.sent = True
             self._resume()
             return
         self._land(row)

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outbox on disk: samples, counters and streams in SQLite, written by one thread in group commits.
+
+The loop hands over `Change`s and goes on; the thread takes all that has queued, commits it with one fsync
+(``synchronous=FULL``), and calls back on the loop. Each change is whole: the row with its counters and its stream, so
+that after a crash the disk holds a state through which the process passed.
+"""
+
+import asyncio
+import json
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from nereid_edge.outbox import Row, SampleKey
+from nereid_shared.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS samples (
+    service TEXT NOT NULL, stream TEXT NOT NULL, seq INTEGER NOT NULL, digest BLOB NOT NULL, label TEXT NOT NULL,
+    score REAL NOT NULL, size INTEGER NOT NULL, born REAL NOT NULL, deadline REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0, sent INTEGER NOT NULL DEFAULT 0, body BLOB NOT NULL,
+    PRIMARY KEY (service, stream, seq)
+);
+CREATE TABLE IF NOT EXISTS counters (
+    service TEXT NOT NULL, name TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (service, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS streams (
+    service TEXT NOT NULL, stream TEXT NOT NULL, contiguous INTEGER NOT NULL, beyond TEXT NOT NULL,
+    accepted INTEGER NOT NULL, easy INTEGER NOT NULL, hard INTEGER NOT NULL, worker TEXT NOT NULL,
+    PRIMARY KEY (service, stream)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (
+    service TEXT NOT NULL, stream TEXT NOT NULL, seq INTEGER NOT NULL, late INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (service, stream, seq)
+);
+CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), seconds REAL NOT NULL);
+"""
+_COUNT: Final = (
+    "INSERT INTO counters VALUES (?, ?, ?) ON CONFLICT (service, name) DO UPDATE SET value = value + excluded.value"
+)
+_STREAM: Final = "INSERT OR REPLACE INTO streams VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_CLOCK: Final = "INSERT OR REPLACE INTO clock VALUES (1, ?)"
+_INSERT: Final = "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_DELETE: Final = "DELETE FROM samples WHERE service = ? AND stream = ? AND seq = ?"
+_TRIED: Final = "UPDATE samples SET attempts = ?, sent = ? WHERE service = ? AND stream = ? AND seq = ?"
+_BODY: Final = "SELECT body FROM samples WHERE service = ? AND stream = ? AND seq = ?"
+_KEEP_ANSWER: Final = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)"
+_DROP_ANSWER: Final = "DELETE FROM answers WHERE service = ? AND stream = ? AND seq = ?"
+
+_FORGET: Final = tuple(
+    f"DELETE FROM {table} WHERE service = ?"  # noqa: S608 - our own names
+    for table in ("samples", "counters", "streams", "answers")
+)
+
+RETRY_S: Final = 1.0
+_BATCH: Final = 1024
+
+Statement = tuple[str, Sequence[Any]]
+
+
+class StreamRecord(NamedTuple):
+    """A stream as it is stored.
+
+    `easy` and `hard` are the worker's, as of its last sample; `worker` is its ledger in JSON, "" before the first.
+    """
+
+    service: str
+    stream: str
+    contiguous: int
+    beyond: tuple[int, ...]
+    accepted: int
+    easy: int
+    hard: int
+    worker: str
+
+
+class AnswerRecord(NamedTuple):
+    """An answer that no worker has taken yet."""
+
+    service: str
+    key: SampleKey
+    late: bool
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What belongs together.
+
+    Attributes:
+        counts: increments by (service, name).
+        stream: the stream as it is after this change.
+        forget: a service of which nothing is kept, what came before in the same commit included.
+        clock: the LC's time.
+        done: called on the loop after the commit.
+    """
+
+    statements: Sequence[Statement] = ()
+    counts: Sequence[tuple[str, str, int]] = ()
+    stream: StreamRecord | None = None
+    forget: str | None = None
+    clock: float | None = None
+    done: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What the disk held at the start; rows are the oldest first."""
+
+    rows: list[tuple[str, Row]]
+    counters: dict[str, dict[str, int]]
+    streams: list[StreamRecord]
+    answers: list[AnswerRecord]
+    clock: float
+
+
+def insert(service: str, row: Row, body: bytes) -> Statement:
+    """Return the statement that stores a sample."""
+    k = row.key
+    return _INSERT, (
+        service, k.stream, k.seq, row.digest, row.label, row.score, row.size, row.born, row.deadline, row.attempts,
+        row.sent, body,
+    )  # fmt: skip
+
+
+def delete(service: str, key: SampleKey) -> Statement:
+    """Return the statement that removes a sample."""
+    return _DELETE, (service, key.stream, key.seq)
+
+
+def tried(service: str, row: Row) -> Statement:
+    """Return the statement that stores a sample's tries."""
+    return _TRIED, (row.attempts, row.sent, service, row.key.stream, row.key.seq)
+
+
+def keep_answer(answer: AnswerRecord) -> Statement:
+    """Return the statement that stores an answer until a worker takes it."""
+    return _KEEP_ANSWER, (answer.service, answer.key.stream, answer.key.seq, answer.late, answer.body)
+
+
+def drop_answer(service: str, key: SampleKey) -> Statement:
+    """Return the statement that removes a delivered answer."""
+    return _DROP_ANSWER, (service, key.stream, key.seq)
+
+
+class OutboxStore:
+    """The file ``outbox.db`` and its writer thread; use it as an async context manager.
+
+    Attributes:
+        failing: why the last commit failed, "" while all is well; it is tried again until it succeeds.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.failing = ""
+        self._queue: queue.SimpleQueue[Change | None] = queue.SimpleQueue()
+        self._lazy: list[Change] = []
+        self._closing = threading.Event()
+        self._died: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
+        with self._translated(), closing(self._connect()) as connection:
+            connection.executescript(_SCHEMA)
+        self._reader = self._connect()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._died = self._loop.create_future()
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+        self._closing.set()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._reader.close()
+
+    def load(self) -> Loaded:
+        """Return what is stored."""
+        with self._translated():
+            samples = self._reader.execute(
+                "SELECT service, stream, seq, digest, label, score, size, born, deadline, attempts, sent"
+                " FROM samples ORDER BY born, rowid"
+            ).fetchall()
+            counters = self._reader.execute("SELECT service, name, value FROM counters").fetchall()
+            streams = self._reader.execute("SELECT * FROM streams").fetchall()
+            answers = self._reader.execute("SELECT * FROM answers ORDER BY rowid").fetchall()
+            clock = self._reader.execute("SELECT seconds FROM clock").fetchone()
+        by_service: dict[str, dict[str, int]] = {}
+        for service, name, value in counters:
+            by_service.setdefault(service, {})[name] = value
+        return Loaded(
+            rows=[(row[0], _row(row[1:])) for row in samples],
+            counters=by_service,
+            streams=[
+                StreamRecord(service, stream, contiguous, tuple(json.loads(beyond)), *rest)
+                for service, stream, contiguous, beyond, *rest in streams
+            ],
+            answers=[AnswerRecord(s, SampleKey(i, n), bool(late), body) for s, i, n, late, body in answers],
+            clock=clock[0] if clock else 0.0,
+        )
+
+    def put(self, change: Change) -> None:
+        """Hand a change to the writer; it will be committed in the order of the calls."""
+        if self._lazy:
+            self.flush()
+        self._queue.put(change)
+
+    def put_lazily(self, change: Change) -> None:
+        """As `put`, with the next one: for what may be lost in a crash as long as it is lost whole."""
+        self._lazy.append(change)
+
+    def flush(self) -> None:
+        """Hand over what `put_lazily` holds back."""
+        if self._lazy:
+            lazy, self._lazy = self._lazy, []
+            for change in lazy:
+                self._queue.put(change)
+
+    async def committed(self) -> None:
+        """Return when all that was put before is on disk."""
+        done = asyncio.Event()
+        self.put(Change(done=done.set))
+        await done.wait()
+
+    def body(self, service: str, key: SampleKey) -> bytes | None:
+        """Return a committed sample's body."""
+        found = self._reader.execute(_BODY, (service, key.stream, key.seq)).fetchone()
+        return found[0] if found else None
+
+    async def watch(self) -> None:
+        """Never return; raise what ended the writer, since nothing is accepted without it."""
+        assert self._died is not None  # noqa: S101 - set on entering
+        await self._died
+
+    def _connect(self) -> sqlite3.Connection:
+        with self._translated():
+            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA cache_size = -256")
+            connection.execute("PRAGMA journal_size_limit = 4194304")
+            return connection
+
+    def _write(self) -> None:
+        try:
+            with closing(self._connect()) as connection:
+                more = True
+                while more:
+                    batch, more = self._next_batch()
+                    if batch:
+                        self._commit_in_the_end(connection, batch)
+        except Exception as error:
+            _log.exception("the outbox's writer ended")
+            if self._loop is not None and self._died is not None:
+                self._loop.call_soon_threadsafe(self._died.set_exception, error)
+            raise
+
+    def _next_batch(self) -> tuple[list[Change], bool]:
+        batch: list[Change] = []
+        change = self._queue.get()
+        while change is not None:
+            batch.append(change)
+            if len(batch) >= _BATCH:
+                return batch, True
+            try:
+                change = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _commit_in_the_end(self, connection: sqlite3.Connection, batch: list[Change]) -> None:
+        while True:
+            try:
+                self._commit(connection, batch)
+            except sqlite3.OperationalError as error:
+                # A full disk is somebody's to empty: what was not committed is not accepted, and the workers hold it.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                if not self.failing:
+                    _log.error("the outbox cannot be written", extra={"problem": str(error)})
+                self.failing = str(error)
+                if self._closing.wait(RETRY_S):
+                    return
+                continue
+            if self.failing:
+                _log.info("the outbox can be written again")
+                self.failing = ""
+            self._call_back([change.done for change in batch if change.done is not None])
+            return
+
+    def _commit(self, connection: sqlite3.Connection, batch: Iterable[Change]) -> None:
+        counts: dict[tuple[str, str], int] = {}
+        streams: dict[tuple[str, str], StreamRecord] = {}
+        clock: float | None = None
+        execute = connection.execute
+        execute("BEGIN IMMEDIATE")
+        for change in batch:
+            for sql, values in change.statements:
+                execute(sql, values)
+            for service, name, value in change.counts:
+                counts[service, name] = counts.get((service, name), 0) + value
+            if change.stream is not None:
+                streams[change.stream[:2]] = change.stream
+            if change.forget is not None:
+                for sql in _FORGET:
+                    execute(sql, (change.forget,))
+                counts = {key: value for key, value in counts.items() if key[0] != change.forget}
+                streams = {key: value for key, value in streams.items() if key[0] != change.forget}
+            clock = change.clock if change.clock is not None else clock
+        connection.executemany(_COUNT, [(*key, value) for key, value in counts.items()])
+        connection.executemany(_STREAM, [_stored(record) for record in streams.values()])
+        if clock is not None:
+            execute(_CLOCK, (clock,))
+        execute("COMMIT")
+
+    def _call_back(self, callbacks: list[Callable[[], None]]) -> None:
+        loop = self._loop
+        if callbacks and loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(_call_all, callbacks)
+
+    def _translated(self) -> "_Translated":
+        return _Translated(self._path)
+
+
+class _Translated:
+    """A context in which a damaged file is the user's to mend."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, sqlite3.DatabaseError):
+            raise UserError(
+                f"cannot be read: {error}", where=str(self._path), mend="Move it away, and the samples in it with it"
+            ) from error
+
+
+def _call_all(callbacks: list[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        callback()
+
+
+def _stored(record: StreamRecord) -> tuple[object, ...]:
+    return (*record[:3], json.dumps(record.beyond), *record[4:])
+
+
+def _row(values: Sequence[Any]) -> Row:
+    stream, seq, digest, label, score, size, born, deadline, attempts, sent = values
+    return Row(
+        key=SampleKey(stream, seq), digest=digest, label=label, score=score, size=size, born=born, deadline=deadline,
+        attempts=attempts, sent=bool(sent),
+    )  # fmt: skip
