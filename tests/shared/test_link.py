@@ -574,7 +574,7 @@ async def test_a_handler_that_hangs_over_many_connections_holds_bounded_memory(b
 
     async with Link(settings(broker, "c", receive_max=1), subscriptions={"a": hang}) as link:
         await link.wait_connected()
-        await link.publish("a", b"", retain=True)
+        await link.publish("a", b"kept", retain=True)
         for connection in range(1, 6):
             await until(lambda: seen == connection)  # noqa: B023 - awaited within the iteration
             link.abort()
