@@ -270,6 +270,8 @@ class WorkerInfo(Message):
     batches: int = 0
     processed: int = 0
     undecodable: int = 0
+    failed: int = 0
+    refused: int = 0
     reason: str = ""
     message: str = ""
 
