@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cloud worker: hard samples of many edges through the big model, and the answers back.
+
+The loop's thread has the link; the model has a thread of its own, which is the script's where there is one. A sample is
+acknowledged to the broker when the broker has its result, so that at most ``receive_max`` samples are here at once: a
+slow model holds the broker back, and nothing is dropped here. What the broker drops, the LocalController sends again.
+The worker is stateless: its cache of answers only spares work on samples that come twice.
+"""
+
+import asyncio
+import logging
+import runpy
+import secrets
+import signal
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
+
+from nereid_shared import topics
+from nereid_shared.errors import MessageInvalid, MessageTooLarge, ModelInvalid, TemporaryError, UserError
+from nereid_shared.link import Link, LinkSettings, Message, Will
+from nereid_shared.messages import ModelOutput, Task, WorkerInfo
+from nereid_shared.samples import Result, Sample
+from nereid_worker.classifier import Classifier
+from nereid_worker.cloud_answers import Predict, answer
+from nereid_worker.cloud_batches import Batches, Job
+
+log = logging.getLogger(__name__)
+
+BUILTIN: Final = "builtin:classify"
+ANSWERS_KEPT: Final = 1024
+# Two batches in the queue keep the model busy while results travel; below 16 small batches would starve.
+RECEIVE_PER_BATCH: Final = 4
+RECEIVE_MIN: Final = 16
+INFO_EVERY_S: Final = 2.0
+DRAIN_S: Final = 10.0
+RETRY_S: Final = 1.0
+RETRY_MAX_S: Final = 30.0
+
+Status = Literal["starting", "running", "completed", "failed", "offline"]
+_Identity = tuple[str, str, int, bytes]
+
+_current: "CloudWorker | None" = None
+
+
+class CloudWorker:
+    """One cloud worker of one service.
+
+    A script serves a model of its own with ``CloudWorker.from_task().serve(predict)``.
+
+    Attributes:
+        parameters: the task's ``workerSpec.parameters``.
+        processed, batches: samples answered and batches run.
+        undecodable: samples that could not be read: dead letters.
+        failed: samples that were read, and that the model could not answer.
+        refused: samples of nodes outside the service.
+        repeated: samples that came again and were answered from the cache, or were still waiting.
+    """
+
+    def __init__(self, task: Task, settings: LinkSettings, *, worker: str, info_every_s: float = INFO_EVERY_S) -> None:
+        """Take the task; nothing happens before `run`.
+
+        Raises:
+            UserError: the task is not a cloud worker's, or has no share group.
+        """
+        if task.role != "cloud" or not task.group:
+            raise UserError("the task is not that of a cloud worker", where="NEREID_TASK")
+        self.task, self._worker, self._info_every_s = task, worker, info_every_s
+        self.parameters: Mapping[str, str] = MappingProxyType(task.parameters)
+        self.processed = self.batches = self.undecodable = self.failed = self.refused = self.repeated = 0
+        self._boot, self._number = secrets.token_hex(8), 0
+        self._status: Status = "starting"
+        self._reason, self._message = "LoadingModel", ""
+        self._classifier: Classifier | None = None
+        self._nodes = frozenset(task.nodes)
+        self._answers: OrderedDict[_Identity, bytes] = OrderedDict()
+        self._waiting: set[_Identity] = set()
+        self._settled = asyncio.Event()
+        self._stopping, self._serving = asyncio.Event(), asyncio.Event()
+        self._batches = Batches(max_batch=task.max_batch, max_wait_s=task.max_wait_s)
+        self._filter = topics.shared(topics.SAMPLES.filter(service=task.service), group=task.group)
+        self._info_topic = topics.CLOUD_INFO.of(service=task.service, pod=worker)
+        self._link = Link(
+            settings,
+            will=lambda _: Will(topic=self._info_topic, payload=self._info("offline").encode(), retain=True),
+            on_connect=self._tell_now,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def from_task(cls) -> "CloudWorker":
+        """Return this process's worker, for scripts.
+
+        Raises:
+            UserError: this process is no cloud worker.
+        """
+        if _current is None:
+            raise UserError(
+                "CloudWorker.from_task() works in a cloud worker only",
+                mend="Run the script as scriptBootFile of a JointInferenceService's cloudWorker.",
+            )
+        return _current
+
+    @property
+    def classifier(self) -> Classifier:
+        """The task's model, loaded on first use.
+
+        Raises:
+            ModelInvalid, TemporaryError, UserError: it cannot be loaded.
+        """
+        if self._classifier is None:
+            self._classifier = Classifier.load(self.task.model.url, sha256=self.task.model.sha256)
+            for warning in self._classifier.warnings:
+                log.warning("model", extra={"warning": warning})
+        return self._classifier
+
+    def serve(self, predict: Predict | None = None) -> None:
+        """Answer samples in the calling thread until the worker is told to stop.
+
+        Args:
+            predict: answers a batch (see `nereid_worker.cloud_answers.Predict`); by default the task's model does.
+
+        Raises:
+            ModelInvalid, TemporaryError, UserError: the model cannot be loaded.
+        """
+        if self._loop is None:
+            raise UserError("serve() works while the worker runs", mend="Call it in the script itself.")
+        labels: tuple[str, ...] = ()
+        digest = self._classifier.digest if self._classifier else ""
+        if predict is None:
+            classifier = self.classifier
+            predict, labels, digest = classifier.predict_batch, classifier.labels, classifier.digest
+        self._loop.call_soon_threadsafe(self._serving.set)
+        while jobs := self._batches.take():
+            results = answer([job.sample for job in jobs], predict, model=digest, labels=labels)
+            self._loop.call_soon_threadsafe(self._deliver, jobs, results)
+
+    async def run(self, predict: Predict | None = None) -> None:
+        """Serve until `stop`; then finish what is here, say goodbye, and return.
+
+        Raises:
+            UserError: the script ended by itself, or raised.
+        """
+        self._loop = asyncio.get_running_loop()
+        async with self._link:
+            ticks = asyncio.create_task(self._report(), name="info")
+            try:
+                await self._work(predict)
+            finally:
+                ticks.cancel()
+                await self._goodbye()
+
+    def stop(self) -> None:
+        """Begin the drain: no further samples, an answer to those that are here. For the loop's thread."""
+        self._stopping.set()
+
+    async def _work(self, predict: Predict | None) -> None:
+        model = _thread(lambda: self._serve_or_run_script(predict), name="model")
+        serving = asyncio.create_task(self._subscribe_when_ready(), name="subscribe")
+        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        try:
+            await asyncio.wait((model, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if model.done():
+                self._fail_from(model)
+            await self._drain(model)
+        finally:
+            for task in (serving, stopping):
+                task.cancel()
+
+    def _serve_or_run_script(self, predict: Predict | None) -> None:
+        boot = self.task.script_boot_file
+        if predict is None and boot != BUILTIN:
+            folder = Path(self.task.script_dir)
+            sys.path.insert(0, str(folder))
+            runpy.run_path(str(folder / boot), run_name="__main__")
+            return
+        delay_s = RETRY_S
+        while not self._stopping.is_set():
+            try:
+                self.serve(predict)
+            except (ModelInvalid, TemporaryError) as error:
+                # A model that is not there yet, or not whole yet: said in the info, and tried again.
+                self._say("failed", error.reason if isinstance(error, ModelInvalid) else "ModelUnavailable", str(error))
+                if self._batches.wait_stopped(delay_s):
+                    return
+                delay_s = min(delay_s * 2, RETRY_MAX_S)
+            else:
+                return
+
+    async def _subscribe_when_ready(self) -> None:
+        # Not before there is a model: the broker then says "no subscriber", and the edges hold their samples.
+        await self._serving.wait()
+        await self._link.subscribe(self._filter, self._take)
+        self._say("running", "", "")
+
+    def _take(self, message: Message) -> "asyncio.Future[None] | None":
+        levels = topics.SAMPLES.match(message.topic)
+        node = levels["node"] if levels else ""
+        if node not in self._nodes:
+            self.refused += 1
+            log.warning("sample refused", extra={"node": node, "reason": "the node is not in the service"})
+            return None
+        try:
+            sample = Sample.decode(message.payload, max_bytes=topics.SAMPLES.max_bytes)
+        except (MessageInvalid, MessageTooLarge):
+            self.undecodable += 1
+            raise
+        job = Job(node=node, sample=sample, done=asyncio.get_running_loop().create_future())
+        known = self._answers.get(job.identity)
+        if known is not None:
+            self.repeated += 1
+            self._publish(job, known)
+        elif job.identity in self._waiting:
+            self.repeated += 1
+            return None
+        else:
+            self._waiting.add(job.identity)
+            self._batches.put(job)
+        return job.done
+
+    def _deliver(self, jobs: list[Job], results: list[Result]) -> None:
+        self.batches += 1
+        for job, result in zip(jobs, results, strict=True):
+            if not result.error:
+                self.processed += 1
+            elif result.error == "undecodable":
+                self.undecodable += 1
+            else:
+                self.failed += 1
+            if result.error:
+                log.warning("sample not answered", extra={"node": job.node, "seq": result.seq, "reason": result.error})
+            body = result.encode()
+            self._answers[job.identity] = body
+            if len(self._answers) > ANSWERS_KEPT:
+                self._answers.popitem(last=False)
+            self._publish(job, body)
+
+    def _publish(self, job: Job, body: bytes) -> None:
+        def published(code: int | None) -> None:
+            if code is not None and code >= 0x80:
+                log.error("result refused by the broker", extra={"node": job.node, "reason_code": code})
+            self._waiting.discard(job.identity)
+            if not self._waiting:
+                self._settled.set()
+            if not job.done.done():
+                job.done.set_result(None)
+
+        try:
+            topic = topics.RESULTS.of(service=self.task.service, node=job.node)
+            self._link.publish_nowait(topic, body, on_ack=published)
+        except TemporaryError:
+            # The answer stays in the cache; the LocalController sends the sample again.
+            published(None)
+
+    def _fail_from(self, model: "asyncio.Future[None]") -> None:
+        error = model.exception()
+        if error is not None:
+            self._say("failed", "ScriptFailed", str(error))
+            raise UserError(f"the script failed: {error}", where=self.task.script_boot_file) from error
+        if not self._stopping.is_set():
+            self._say("failed", "ScriptEnded", "the script ended")
+            raise UserError(
+                "the script ended",
+                where=self.task.script_boot_file,
+                mend="Let it call CloudWorker.from_task().serve().",
+            )
+
+    async def _drain(self, model: "asyncio.Future[None]") -> None:
+        await self._link.unsubscribe(self._filter)
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while self._waiting:
+                    self._settled.clear()
+                    await self._settled.wait()
+                self._batches.stop()
+                await asyncio.wait((model,))
+        except TimeoutError:
+            log.warning("samples left unanswered", extra={"samples": len(self._waiting)})
+        self._batches.stop()
+
+    async def _goodbye(self) -> None:
+        if self._status != "failed":
+            self._status, self._reason = "offline", ""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._tell_now(self._link)
+        except (TemporaryError, TimeoutError):
+            log.info("left without a goodbye")
+
+    def _say(self, status: Status, reason: str, message: str) -> None:
+        """Change the status; callable from any thread."""
+        if (status, reason, message) != (self._status, self._reason, self._message):
+            log.info("status", extra={"status": status, "reason": reason, "problem": message})
+        self._status, self._reason, self._message = status, reason, message
+        assert self._loop is not None  # noqa: S101 - set in run()
+        self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        try:
+            self._link.publish_nowait(self._info_topic, self._info(self._status).encode(), retain=True)
+        except TemporaryError:
+            log.debug("info waits for the connection")
+
+    async def _tell_now(self, link: Link) -> None:
+        await link.publish(self._info_topic, self._info(self._status).encode(), retain=True)
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(self._info_every_s)
+            self._tell()
+
+    def _info(self, status: Status) -> WorkerInfo:
+        self._number += 1
+        task, model = self.task, self.task.model
+        digest = self._classifier.digest if self._classifier else ""
+        return WorkerInfo(
+            name=self._worker, namespace=task.namespace, owner_name=task.name, owner_kind=task.kind.lower(),
+            status=status, service=task.service, boot=self._boot, number=self._number, task_hash=task.hash,
+            models=[ModelOutput(format=model.format, url=model.url, name=model.name, digest=digest)],
+            batches=self.batches, processed=self.processed, undecodable=self.undecodable, failed=self.failed,
+            refused=self.refused, reason=self._reason, message=self._message,
+        )  # fmt: skip
+
+
+async def run_cloud(task: Task, *, broker_url: str, worker: str, predict: Predict | None = None) -> None:
+    """Run the cloud worker of this process until SIGTERM or SIGINT, then drain.
+
+    Args:
+        task: what to run.
+        broker_url: the cloud broker's.
+        worker: the Pod's name.
+        predict: instead of the task's model or script.
+
+    Raises:
+        UserError: the task, the broker's URL or the script is wrong.
+    """
+    global _current  # noqa: PLW0603 - one worker per process; scripts find it by from_task()
+    receive_max = max(RECEIVE_MIN, RECEIVE_PER_BATCH * task.max_batch)
+    settings = LinkSettings.from_url(broker_url, client_id=f"nereid-cloud-{worker}", receive_max=receive_max)
+    cloud = CloudWorker(task, settings, worker=worker)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, cloud.stop)
+    _current = cloud
+    try:
+        await cloud.run(predict)
+    finally:
+        _current = None
+
+
+def _thread(work: Callable[[], None], *, name: str) -> "asyncio.Future[None]":
+    """Start a thread and return what becomes of it; a daemon, so that a stuck model cannot keep the process."""
+    outcome: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - handed over to the loop's thread, which raises it
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(None)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return asyncio.wrap_future(outcome)
