@@ -39,6 +39,7 @@ RECEIVE_PER_BATCH: Final = 4
 RECEIVE_MIN: Final = 16
 INFO_EVERY_S: Final = 2.0
 DRAIN_S: Final = 10.0
+GOODBYE_S: Final = 2.0
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
 
@@ -287,7 +288,8 @@ class CloudWorker:
         if self._status != "failed":
             self._status, self._reason = "offline", ""
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(GOODBYE_S):
+                await self._link.wait_connected()
                 await self._tell_now(self._link)
         except (TemporaryError, TimeoutError):
             log.info("left without a goodbye")
