@@ -25,7 +25,6 @@ from nereid_cloud.cluster.port import Kind, Object, ObjectList, Ref, WatchEvent
 from nereid_cloud.cluster.selectors import Predicate, field_selector, label_selector
 from nereid_shared.errors import AlreadyExists, Conflict, FieldCause, Forbidden, Gone, Invalid, NotFound
 
-DATABASE: Final = "cluster.sqlite3"  # in the state folder
 HISTORY: Final = 20_000  # changes kept for watches: minutes of a busy laptop, below 100 MB
 _NAMESPACES: Final = ("default", "kube-system", "kube-public", "kube-node-lease")
 _PAGE: Final = 500  # changes that a watch reads at once

@@ -161,13 +161,16 @@ class Admission:
         return result
 
     def _check(self, kind: Kind, obj: Object, old: Object | None) -> None:
-        name = obj["metadata"].get("name", "")
-        _refuse(kind, name, schema.violations(self._schema(kind), obj))
-        _refuse(kind, name, _metadata_violations(kind, obj["metadata"], old))
-        _refuse(kind, name, _builtin_violations(kind, obj, old))
-        if kind.resource in self._schemas:
-            causes = broken_rules(kind.kind, obj, old)
-            _refuse(kind, name, (schema.invalid_value(c.field, _at(obj, c.field), c.message) for c in causes))
+        causes = [
+            *schema.violations(self._schema(kind), obj),
+            *_metadata_violations(kind, obj["metadata"], old),
+        ]
+        # The further rules read fields as what they should be; a value that is only out of bounds does not hinder them.
+        if not any(schema.hinders_rules(cause) for cause in causes):
+            causes += _builtin_violations(kind, obj, old)
+            broken = broken_rules(kind.kind, obj, old) if kind.resource in self._schemas else ()
+            causes += (schema.invalid_value(c.field, _at(obj, c.field), c.message) for c in broken)
+        _refuse(kind, obj["metadata"].get("name", ""), causes)
 
 
 def _refuse(kind: Kind, name: str, causes: Iterable[FieldCause]) -> None:

@@ -163,6 +163,12 @@ def _is_time(value: str) -> bool:
         return False
 
 
+def hinders_rules(cause: FieldCause) -> bool:
+    """Whether rules over the object cannot be asked after this refusal, as the API server decides it."""
+    words = ("Required value", "Unsupported value", "Too long", "Too many")
+    return cause.message.startswith(words) or " in body must be of type " in cause.message
+
+
 def invalid_value(path: str, value: Any, message: str) -> FieldCause:
     """Return the cause of a value that is of the right type and nevertheless wrong."""
     return FieldCause(field=path, message=f"Invalid value: {_shown(value)}: {message}")
