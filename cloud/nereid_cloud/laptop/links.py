@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -61,6 +61,7 @@ class Link:
     quality: Quality = field(default_factory=Quality)
     traffic: Traffic = field(default_factory=Traffic)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _carriers: set[asyncio.Task[None]] = field(default_factory=set)
 
     def set(self, mode: Mode, *, delay_s: float = SLOW_DELAY_S, bytes_per_s: float = SLOW_BYTES_PER_S) -> None:
         """Change the link's quality, for the connections that are open too."""
@@ -69,9 +70,22 @@ class Link:
         self._changed = asyncio.Event()
         log.info("link changed", extra={"node": self.node, "mode": mode})
 
-    async def serve(self) -> asyncio.Server:
-        """Listen on the node's port."""
-        return await asyncio.start_server(self._carry, "127.0.0.1", self.port, limit=CHUNK_BYTES)
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Listen on the node's port; leaving closes what is open."""
+        server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=CHUNK_BYTES)
+        try:
+            yield
+        finally:
+            server.close()
+            for carrier in self._carriers:
+                carrier.cancel()
+            await asyncio.gather(*self._carriers, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        carrier = asyncio.create_task(self._carry(reader, writer), name=f"link of {self.node}")
+        self._carriers.add(carrier)
+        carrier.add_done_callback(self._carriers.discard)
 
     async def _open(self) -> None:
         while self.quality.mode == "cut":
@@ -79,22 +93,25 @@ class Link:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _no_delay(writer)
-        with contextlib.suppress(OSError):
+        async with _closing(writer):
             await self._open()
-            far_reader, far_writer = await asyncio.open_connection(*self.target, limit=CHUNK_BYTES)
-            _no_delay(far_writer)
-            ways = [
-                asyncio.create_task(self._copy(reader, far_writer, up=True), name=f"{self.node} up"),
-                asyncio.create_task(self._copy(far_reader, writer, up=False), name=f"{self.node} down"),
-            ]
             try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
-                far_writer.close()
-        writer.close()
+                far_reader, far_writer = await asyncio.open_connection(*self.target, limit=CHUNK_BYTES)
+            except OSError as error:
+                log.info("the far end is away", extra={"node": self.node, "problem": str(error)})
+                return
+            _no_delay(far_writer)
+            async with _closing(far_writer):
+                ways = [
+                    asyncio.create_task(self._copy(reader, far_writer, up=True), name=f"{self.node} up"),
+                    asyncio.create_task(self._copy(far_reader, writer, up=False), name=f"{self.node} down"),
+                ]
+                try:
+                    await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for way in ways:
+                        way.cancel()
+                    await asyncio.gather(*ways, return_exceptions=True)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         while data := await reader.read(CHUNK_BYTES):
@@ -111,6 +128,16 @@ class Link:
             await writer.drain()
 
 
+@contextlib.asynccontextmanager
+async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
 def _no_delay(writer: asyncio.StreamWriter) -> None:
     # Nagle on one leg costs 44-88 ms a QoS 1 exchange, which would be blamed on the brokers.
     writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -120,7 +147,7 @@ async def run(links: Mapping[str, Link], control: Path) -> None:
     """Serve all links and their control socket until cancelled."""
     async with contextlib.AsyncExitStack() as stack:
         for link in links.values():
-            await stack.enter_async_context(await link.serve())
+            await stack.enter_async_context(link.serving())
         control.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(
             lambda reader, writer: _answer(links, reader, writer), control, limit=MAX_COMMAND_BYTES
@@ -131,15 +158,15 @@ async def run(links: Mapping[str, Link], control: Path) -> None:
 
 
 async def _answer(links: Mapping[str, Link], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        command = json.loads(await reader.readline())
-        reply = _obey(links, command)
-    except (ValueError, KeyError, TypeError) as error:
-        reply = {"error": f"not a command: {error}"}
-    writer.write(json.dumps(reply).encode() + b"\n")
-    with contextlib.suppress(OSError):
-        await writer.drain()
-    writer.close()
+    async with _closing(writer):
+        try:
+            command = json.loads(await reader.readline())
+            reply = _obey(links, command)
+        except (ValueError, KeyError, TypeError) as error:
+            reply = {"error": f"not a command: {error}"}
+        writer.write(json.dumps(reply).encode() + b"\n")
+        with contextlib.suppress(OSError):
+            await writer.drain()
 
 
 def _obey(links: Mapping[str, Link], command: dict[str, Any]) -> dict[str, Any]:
