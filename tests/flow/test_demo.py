@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo as a user runs it: whole, interrupted, and with each part killed in the middle of the stream."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.check_demo import problems_of
+from tests.flow import patience, processes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+PARTS = ["gm", "lc-edge-0", "broker-cloud", "broker-edge-0", "worker-edge", "worker-cloud", "podrunner-edge-0"]
+
+
+@contextmanager
+def demo(state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    argv = [
+        sys.executable,
+        "-m",
+        "nereid_cloud.cli",
+        "demo",
+        "--json",
+        "--base-port",
+        "0",
+        "--state",
+        str(state),
+        *arguments,
+    ]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def logged(state: Path) -> int:
+    """How many samples the edge workers have answered."""
+    return sum(
+        line.count('"event": "edge"')
+        for log in state.glob("nodes/*/var/lib/nereid/workers/*/answers.jsonl")
+        for line in log.read_text().splitlines()
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    report = json.loads(out)
+    assert isinstance(report, dict)
+    return report
+
+
+def test_the_demo_tells_the_truth_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with demo(state, "--samples", "300", "--nodes", "2") as process:
+        report = finished(process)
+    assert problems_of(report, samples=300) == []
+    processes.assert_none_left(state)
+
+
+def test_a_cut_link_makes_corrections_and_loses_nothing(tmp_path: Path) -> None:
+    with demo(tmp_path / "state", "--samples", "400") as process:
+        report = finished(process)
+    assert problems_of(report, samples=400) == []
+    assert report["degraded"] > 0
+    assert report["corrected"] > 0
+    assert report["accuracy"]["joint"] >= report["accuracy"]["joint_live"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_killed_in_the_middle_costs_no_sample(tmp_path: Path, part: str) -> None:
+    state = tmp_path / "state"
+    with demo(state, "--samples", "250", "--no-cut") as process:
+        patience.until(lambda: logged(state) > 60, "the stream to begin", within_s=90)
+        os.kill(processes.part(state, part), signal.SIGKILL)
+        report = finished(process)
+    assert problems_of(report, samples=250) == []
+    processes.assert_none_left(state)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_demo_takes_everything_down(tmp_path: Path, number: signal.Signals) -> None:
+    state = tmp_path / "state"
+    with demo(state) as process:
+        patience.until(lambda: logged(state) > 20, "the stream to begin", within_s=90)
+        process.send_signal(number)
+        process.communicate()
+    assert process.returncode == {signal.SIGKILL: -signal.SIGKILL}.get(number, 130)
+    processes.assert_none_left(state, within_s=40)
+
+
+def test_too_many_samples_are_refused_with_the_mend(tmp_path: Path) -> None:
+    with demo(tmp_path / "state", "--samples", "999999") as process:
+        _, err = process.communicate()
+    assert process.returncode == 2
+    assert "--samples" in err
+    assert "Traceback" not in err
+
+
+def test_a_used_state_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("keep me")
+    with demo(tmp_path) as process:
+        _, err = process.communicate()
+    assert process.returncode == 2
+    assert "fresh" in err
+    assert (tmp_path / "mine").read_text() == "keep me"
