@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import BinaryIO, Final, TextIO
 from urllib.parse import unquote, urlsplit
 
+from nereid_shared.errors import PermanentError
+
 _log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 2.0
@@ -53,7 +55,7 @@ class DatasetCount:
     message: str = ""
 
 
-class DatasetProblem(Exception):
+class DatasetProblem(PermanentError):
     """A dataset that has no number of samples."""
 
     def __init__(self, reason: str, message: str) -> None:

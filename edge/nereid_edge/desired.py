@@ -136,9 +136,8 @@ class DesiredState:
             self._want_specs = missing
             if missing:
                 self._sync_at = now
-            elif self._sync_at is None:
-                self._sync_at = now + self._rng.uniform(*SYNC_FIRST_S)
-            return self._say(Judgement(verdict=Verdict.REFUSE, document=document, reason=reason, message=message), now)
+            self.failed(reason, message, now)
+            return Judgement(verdict=Verdict.REFUSE, document=document, reason=reason, message=message)
         self._satisfied(document)
         if self._would_prune_foreign(complete):
             self.held = complete
@@ -146,8 +145,8 @@ class DesiredState:
                 f"cluster {complete.cluster} would remove {len(self.pruned_if_accepted)} tasks of cluster "
                 f"{self.applied.cluster}; write its id to accept-cluster in the state folder to allow it"
             )
-            judged = Judgement(verdict=Verdict.HOLD, document=complete, reason="PruneHeld", message=message)
-            return self._say(judged, now)
+            self._say("PruneHeld", message, now)
+            return Judgement(verdict=Verdict.HOLD, document=complete, reason="PruneHeld", message=message)
         return Judgement(verdict=Verdict.APPLY, document=complete)
 
     def stored(self, document: Desired, now: float) -> None:
@@ -162,6 +161,12 @@ class DesiredState:
         self._specs.clear()
         self.reason, self.message = "", ""
         self.changed(now)
+
+    def failed(self, reason: str, message: str, now: float) -> None:
+        """Note a document that could not be read or stored: `state` says why, and it is asked for again."""
+        if self._sync_at is None:
+            self._sync_at = now + self._rng.uniform(*SYNC_FIRST_S)
+        self._say(reason, message, now)
 
     def accept(self, cluster: str, now: float) -> Judgement | None:
         """Let a cluster prune what another one left; returns the held document's new judgement, where it was that."""
@@ -257,11 +262,10 @@ class DesiredState:
                 rows[uid] = row.model_copy(update={"spec": known.spec, "refs": known.refs})
         return document.model_copy(update={"tasks": rows}), tuple(missing)
 
-    def _say(self, judgement: Judgement, now: float) -> Judgement:
-        if (self.reason, self.message) != (judgement.reason, judgement.message):
-            self.reason, self.message = judgement.reason, judgement.message
+    def _say(self, reason: str, message: str, now: float) -> None:
+        if (self.reason, self.message) != (reason, message):
+            self.reason, self.message = reason, message
             self.changed(now)
-        return judgement
 
     def _beat_soon(self, now: float) -> None:
         soon = now + COALESCE_S

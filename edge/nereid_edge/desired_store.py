@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from nereid_edge.desired import Applied
-from nereid_shared.errors import MessageInvalid, UserError
+from nereid_shared.errors import MessageInvalid, TemporaryError, UserError
 from nereid_shared.messages import Desired, TaskRow
 from nereid_shared.topics import MIB
 
@@ -52,8 +52,14 @@ class DesiredStore:
         """Replace what is stored by a document, whole or not at all; on disk when it returns.
 
         Raises:
-            sqlite3.OperationalError: the disk is full or does not answer; nothing has changed.
+            TemporaryError: the disk is full or does not answer; nothing has changed.
         """
+        try:
+            self._replace(document)
+        except sqlite3.OperationalError as error:
+            raise TemporaryError(f"{self._path}: {error}") from error
+
+    def _replace(self, document: Desired) -> None:
         rows = [(uid, row.encode()) for uid, row in document.tasks.items()]
         with closing(self._connect()) as connection, connection:
             connection.execute("BEGIN IMMEDIATE")

@@ -84,6 +84,7 @@ class _Service:
     bodies: dict[SampleKey, bytes] = field(default_factory=dict)
     committed: dict[str, int] = field(default_factory=dict)
     kept: dict[SampleKey, AnswerRecord] = field(default_factory=dict)
+    gone: bool = False
 
 
 class Relay:
@@ -282,6 +283,8 @@ class Relay:
         return []
 
     def _forwarded(self, service: _Service, answer: AnswerRecord, code: int | None) -> None:
+        if service.gone:
+            return
         if code is None:
             if answer.key not in service.kept and (statements := self._keep(service, answer)):
                 self._store.put(Change(statements=statements))
@@ -388,6 +391,8 @@ class Relay:
 
     def _forget(self, name: str) -> None:
         service = self._services.pop(name, None)
+        if service is not None:
+            service.gone = True
         rows = len(service.box.rows) if service else sum(1 for owner, _ in self._loaded.rows if owner == name)
         if rows:
             _log.warning("samples dropped", extra={"service": name, "reason": DELETED, "samples": rows})
@@ -435,7 +440,7 @@ class Relay:
         statements: Iterable[Statement] = (),
         lazily: bool = False,
     ) -> None:
-        if self._services.get(service.id, service) is not service:
+        if service.gone:
             return
         for name, number in counts.items():
             service.counts[name] = service.counts.get(name, 0) + number

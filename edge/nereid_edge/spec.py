@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from nereid_edge.datasets import DatasetSource
 from nereid_edge.outbox import Policy
 from nereid_edge.relay import ServiceSettings
 from nereid_shared.errors import PermanentError
@@ -100,6 +101,16 @@ def relay_settings(row: TaskRow) -> ServiceSettings:
     except (TypeError, ValueError, AttributeError) as error:
         raise SpecProblem(f"spec.edgeWorker.outbox: {error}") from error
     return ServiceSettings(worker=worker_of(row), deadline_s=_duration(edge, "deadline", 1.0), policy=policy)
+
+
+def dataset_source(row: TaskRow) -> DatasetSource:
+    """Return what the monitor watches for a Dataset task.
+
+    Raises:
+        SpecProblem: as in `edge_task`.
+    """
+    found = row.spec or {}
+    return DatasetSource(url=_text(found, "dataUrl", "spec"), format=_text(found, "format", "spec"))
 
 
 def _model(row: TaskRow, name: str) -> ModelRef:

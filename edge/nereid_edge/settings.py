@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The LocalController's settings, read once from the command line."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from nereid_shared.errors import UserError
+from nereid_shared.link_settings import LinkSettings, TlsFiles
+from nereid_shared.quantities import duration_s
+from nereid_shared.topics import node_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one LocalController needs to know.
+
+    Attributes:
+        node: the Kubernetes node's name.
+        state: folder for the desired state and the outbox; it belongs to this node alone.
+        cloud, edge: the two brokers.
+        status_interval_s: rhythm in which each task's counts go to the GlobalManager; changes go at once.
+        heartbeat_s: rhythm of `state` without change.
+        accepted_clusters: clusters whose documents may prune what another cluster's left.
+        json_logs: one JSON object a line instead of text.
+    """
+
+    node: str
+    state: Path
+    cloud: LinkSettings
+    edge: LinkSettings
+    status_interval_s: float = 10.0
+    heartbeat_s: float = 30.0
+    accepted_clusters: frozenset[str] = frozenset()
+    json_logs: bool = False
+
+    @classmethod
+    def from_args(cls, argv: Sequence[str]) -> Self:
+        """Read the command line.
+
+        Raises:
+            UserError: a value has no sense; argparse itself ends the process with 2 on an unknown option.
+        """
+        given = _parser().parse_args(argv)
+        try:
+            node = node_name(given.node)
+        except ValueError as error:
+            raise UserError(str(error), where="--node") from error
+        tls = TlsFiles(ca=given.tls_ca, cert=given.tls_cert, key=given.tls_key) if given.tls_ca else None
+        return cls(
+            node=node,
+            state=given.state,
+            # A sample of 20 kB over 40 ms of round trip: 20 in flight would cap the link at 340 a second.
+            cloud=LinkSettings.from_url(given.cloud_broker, client_id=f"nereid-lc-{node}", tls=tls, max_inflight=100),
+            edge=LinkSettings.from_url(given.edge_broker, client_id=f"nereid-lc-{node}", max_inflight=100),
+            status_interval_s=_seconds(given.status_interval, "--status-interval"),
+            heartbeat_s=_seconds(given.heartbeat, "--heartbeat"),
+            accepted_clusters=frozenset(given.accept_cluster),
+            json_logs=given.log_format == "json",
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nereid_edge", description="The LocalController of one edge node.")
+    parser.add_argument("--node", required=True, help="the Kubernetes node's name")
+    parser.add_argument("--state", required=True, type=Path, help="folder for the desired state and the outbox")
+    parser.add_argument("--cloud-broker", required=True, metavar="URL", help="mqtt://host:port or mqtts://host:port")
+    parser.add_argument("--edge-broker", default="mqtt://127.0.0.1:1883", metavar="URL", help="this node's own broker")
+    parser.add_argument("--status-interval", default="10s", metavar="DURATION", help="rhythm of counts (10s)")
+    parser.add_argument("--heartbeat", default="30s", metavar="DURATION", help="rhythm of the node's state (30s)")
+    parser.add_argument(
+        "--accept-cluster", action="append", default=[], metavar="ID", help="let this cluster prune another one's tasks"
+    )
+    parser.add_argument("--tls-ca", type=Path, metavar="FILE", help="CA of the cloud broker (mqtts)")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="this node's certificate")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    return parser
+
+
+def _seconds(text: str, where: str) -> float:
+    try:
+        seconds = duration_s(text)
+    except ValueError as error:
+        raise UserError(str(error), where=where, mend="Write a duration such as 1s") from error
+    if seconds <= 0:
+        raise UserError("must be above zero", where=where, mend="Write a duration such as 1s")
+    return seconds

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's tasks: what each worker is to run, what it says, and what of that goes to the GlobalManager.
+
+`apply` makes the edge broker's retained ``task`` topics equal to the desired rows, what is not desired cleared;
+workers' infos and dataset counts come in; states and statuses are made of both. Publishing is `run`'s, which repeats
+until the broker has taken everything.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from nereid_edge import spec
+from nereid_edge.datasets import DatasetCount, DatasetMonitor, DatasetSource
+from nereid_edge.relay import Relay, ServiceSettings
+from nereid_edge.spec import SpecProblem
+from nereid_edge.workers import WorkerView
+from nereid_shared import topics
+from nereid_shared.errors import LinkDown, NereidError
+from nereid_shared.link import Link, Message
+from nereid_shared.messages import (
+    Ledger,
+    ModelOutput,
+    Output,
+    Task,
+    TaskInfo,
+    TaskRow,
+    TaskState,
+    TaskStatus,
+    WorkerInfo,
+)
+
+_log = logging.getLogger(__name__)
+
+RETRY_S: Final = 1.0
+_CONDITIONS: Final = {"running": "Running", "completed": "Completed", "failed": "Failed"}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Running:
+    """One desired task with what is known of it."""
+
+    row: TaskRow
+    worker: str = ""
+    service: str = ""
+    task: Task | None = None
+    settings: ServiceSettings | None = None
+    source: DatasetSource | None = None
+    count: DatasetCount | None = None
+    problem: SpecProblem | None = None
+
+
+class Tasks:
+    """The node's tasks.
+
+    Args:
+        on_change: called on the loop when a state or status has changed in more than its counts.
+    """
+
+    def __init__(self, *, relay: Relay, on_change: Callable[[], None]) -> None:
+        self._relay, self._on_change = relay, on_change
+        self._tasks: dict[str, _Running] = {}
+        self._workers: dict[str, WorkerView] = {}
+        self._wanted: dict[str, bytes] = {}
+        self._published: dict[str, bytes] = {}
+        self._wake = asyncio.Event()
+        self._edge: Link | None = None
+        self._known = False
+        self._told: dict[str, tuple[str, str]] = {}
+        loop = asyncio.get_running_loop()
+        self._datasets = DatasetMonitor(lambda uid, count: _post(loop, self._counted, uid, count))
+
+    def attach(self, edge: Link) -> None:
+        """Set the link to the edge broker."""
+        self._edge = edge
+
+    def close(self) -> None:
+        """End the dataset monitor."""
+        self._datasets.stop()
+
+    def apply(self, rows: Mapping[str, TaskRow], *, known: bool) -> None:
+        """Run these tasks and no others.
+
+        Args:
+            rows: the desired tasks by uid.
+            known: False before any document was applied: then nothing that a broker holds is cleared.
+        """
+        self._known = known
+        former, self._tasks = self._tasks, {}
+        for uid, row in rows.items():
+            old = former.get(uid)
+            self._tasks[uid] = old if old is not None and old.row == row else _planned(uid, row, old)
+        self._relay.configure({t.service: t.settings for t in self._tasks.values() if t.settings is not None})
+        self._datasets.watch({uid: t.source for uid, t in self._tasks.items() if t.source is not None})
+        wanted = {topics.TASK.of(worker=t.worker): t.task.encode() for t in self._tasks.values() if t.task is not None}
+        gone = {topic: b"" for topic in self._wanted if topic not in wanted}
+        names = {t.worker for t in self._tasks.values()}
+        gone |= {topics.WORKER_INFO.of(worker=n): b"" for n, v in self._workers.items() if v.lost and n not in names}
+        self._wanted = {**gone, **wanted}
+        self._workers = {name: view for name, view in self._workers.items() if name in names}
+        self._told = {uid: told for uid, told in self._told.items() if uid in rows}
+        self._wake.set()
+        self._on_change()
+
+    def edge_connected(self) -> None:
+        """Publish everything again: a broker may have lost it, or hold what is no longer desired."""
+        self._published.clear()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Publish what is wanted of the edge broker, again until it has it."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._publish_wanted()
+            except LinkDown:
+                # `edge_connected` rings again.
+                continue
+            except NereidError as error:
+                _log.warning("task not published", extra={"problem": str(error)})
+                await asyncio.sleep(RETRY_S)
+                self._wake.set()
+
+    def on_task_topic(self, message: Message) -> None:
+        """See what the edge broker holds as ``task``: what is not desired is cleared, what is not ours replaced."""
+        wanted = self._wanted.get(message.topic, b"")
+        if message.payload == wanted or (not wanted and not self._known):
+            return
+        self._wanted[message.topic] = wanted
+        self._published.pop(message.topic, None)
+        self._wake.set()
+
+    def on_info(self, message: Message) -> None:
+        """Take a worker's info.
+
+        Raises:
+            MessageInvalid, MessageTooLarge: a dead letter.
+        """
+        if not message.payload:
+            return
+        info = WorkerInfo.decode(message.payload, max_bytes=topics.WORKER_INFO.max_bytes, topic=message.topic)
+        name = (topics.WORKER_INFO.match(message.topic) or {}).get("worker", "")
+        owner = next((t for t in self._tasks.values() if t.worker == name), None)
+        if owner is None:
+            if self._known and info.status == "offline":
+                self._wanted[message.topic] = b""
+                self._wake.set()
+            return
+        view = self._workers.setdefault(name, WorkerView())
+        if not view.take(info):
+            return
+        if info.ledger is not None:
+            self._relay.worker_reported(owner.service, stream=info.stream, accepted=info.accepted, counts=info.ledger)
+        self._note_changes()
+
+    def states(self, held: frozenset[str]) -> dict[str, TaskState]:
+        """Return what `state` says of each task; `held` are those that another cluster's document would remove."""
+        states = {}
+        for uid, one in self._tasks.items():
+            status, reason, message = self._condition(one)
+            condition = "PruneHeld" if uid in held else _CONDITIONS.get(status, "Applied")
+            states[uid] = TaskState(generation=one.row.generation, condition=condition, reason=reason, message=message)
+        return states
+
+    def statuses(self, *, boot: str, number: Callable[[], int]) -> list[tuple[str, TaskStatus]]:
+        """Return each task's status with its topic levels' namespace, plural and name."""
+        return [
+            (uid, self._status(uid, one, boot=boot, number=number()))
+            for uid, one in self._tasks.items()
+            if one.row.kind in spec.PLURALS
+        ]
+
+    def status_topic(self, uid: str, *, node: str) -> str:
+        """Return the topic of a task's status."""
+        row = self._tasks[uid].row
+        return topics.STATUS.of(node=node, namespace=row.namespace, plural=spec.PLURALS[row.kind], name=row.name)
+
+    async def _publish_wanted(self) -> None:
+        edge = self._edge
+        while edge is not None:
+            topic = next((t for t, body in self._wanted.items() if self._published.get(t) != body), None)
+            if topic is None:
+                return
+            body = self._wanted[topic]
+            await edge.publish(topic, body, retain=True)
+            self._published[topic] = body
+            if not body and self._wanted.get(topic) == b"":
+                del self._wanted[topic], self._published[topic]
+
+    def _counted(self, uid: str, count: DatasetCount) -> None:
+        one = self._tasks.get(uid)
+        if one is not None:
+            one.count = count
+            _log.info(
+                "dataset counted", extra={"dataset": one.row.name, "samples": count.samples, "reason": count.reason}
+            )
+            self._on_change()
+
+    def _note_changes(self) -> None:
+        told = {uid: self._condition(one)[:2] for uid, one in self._tasks.items()}
+        if told != self._told:
+            self._told = told
+            self._on_change()
+
+    def _condition(self, one: _Running) -> tuple[str, str, str]:
+        """Return a task's status, reason and message."""
+        if one.problem is not None:
+            return "failed", one.problem.reason, str(one.problem)
+        if one.source is not None:
+            return _dataset_condition(one.count)
+        view = self._workers.get(one.worker)
+        if view is None or view.info is None:
+            return "starting", "WorkerNotSeen", f"worker {one.worker} has not been heard of"
+        return self._worker_condition(one, view, view.info)
+
+    def _worker_condition(self, one: _Running, view: WorkerView, info: WorkerInfo) -> tuple[str, str, str]:
+        if view.lost:
+            return "offline", "WorkerLost", f"worker {one.worker} has no connection to the edge broker"
+        if one.task is not None and info.task_hash not in ("", one.task.hash):
+            return "starting", "WorkerUpdating", f"worker {one.worker} still runs an older task"
+        if info.status == "completed" and self._relay.ledger(one.service).pending:
+            return "running", "AnswersPending", "all samples are taken; answers of the cloud are still to come"
+        return info.status, info.reason, info.message
+
+    def _status(self, uid: str, one: _Running, *, boot: str, number: int) -> TaskStatus:
+        status, reason, message = self._condition(one)
+        row = one.row
+        if one.source is not None:
+            count = one.count or DatasetCount()
+            return TaskStatus(
+                phase="dataset", status=status, boot=boot, number=number, uid=uid, generation=row.generation,
+                number_of_samples=count.samples, update_time=_utc(count.changed_at) if count.changed_at else None,
+                reason=reason, message=message,
+            )  # fmt: skip
+        view = self._workers.get(one.worker)
+        info = view.info if view else None
+        ledger = self._relay.ledger(one.service)
+        return TaskStatus(
+            phase="inference", status=status, boot=boot, number=number, uid=uid, generation=row.generation,
+            output=Output(models=_models(one, info), task_info=_task_info(ledger, info)), worker=one.worker,
+            ledger=ledger, reason=reason, message=message,
+        )  # fmt: skip
+
+
+def _planned(uid: str, row: TaskRow, old: _Running | None) -> _Running:
+    """Return a desired task, with what this node needs to run it or the reason why it cannot."""
+    one = _Running(row=row)
+    try:
+        if row.kind == spec.DATASET:
+            one.source = spec.dataset_source(row)
+            one.count = old.count if old is not None and old.source == one.source else None
+        elif row.kind == spec.SERVICE:
+            one.worker, one.service = spec.worker_of(row), spec.service_of(row)
+            # The samples are kept even where the task cannot run: its settings come first.
+            one.settings = spec.relay_settings(row)
+            one.task = spec.edge_task(uid, row)
+        else:
+            one.problem = SpecProblem(f"kind {row.kind} is not known here", reason="KindUnknown")
+    except SpecProblem as problem:
+        _log.warning("task cannot run", extra={"kind": row.kind, "task": row.name, "problem": str(problem)})
+        one.problem = problem
+        if one.settings is None and one.service and old is not None:
+            one.settings = old.settings
+        elif one.settings is None and one.service:
+            one.settings = ServiceSettings(worker=one.worker)
+    return one
+
+
+def _dataset_condition(count: DatasetCount | None) -> tuple[str, str, str]:
+    if count is None:
+        return "starting", "Counting", ""
+    return ("failed", count.reason, count.message) if count.reason else ("running", "", "")
+
+
+def _models(one: _Running, info: WorkerInfo | None) -> list[ModelOutput]:
+    if info is not None and info.models:
+        return info.models
+    if one.task is None:
+        return []
+    model = one.task.model
+    return [ModelOutput(format=model.format, url=model.url, name=model.name, digest=model.sha256)]
+
+
+def _task_info(ledger: Ledger, info: WorkerInfo | None) -> TaskInfo:
+    inferences = ledger.easy + ledger.hard
+    said = info.task_info if info is not None else None
+    return TaskInfo(
+        inference_number=inferences,
+        hard_example_number=ledger.hard,
+        upload_cloud_ratio=round(ledger.answered / inferences, 6) if inferences else 0.0,
+        start_time=said.start_time if said else None,
+        current_time=_utc(time.time()),
+        update_time=said.update_time if said else None,
+    )
+
+
+def _utc(seconds: float) -> str:
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+
+
+def _post(
+    loop: asyncio.AbstractEventLoop, call: Callable[[str, DatasetCount], None], uid: str, count: DatasetCount
+) -> None:
+    """Call on the loop from another thread; a loop that has ended needs no counts."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, uid, count)
