@@ -202,3 +202,42 @@ def busy(*, side: int = 48, filters: int = 16, layers: int = 9, classes: int = 1
         (side, side, 3),
         convolutions=tuple(kernels),
     )
+
+
+def two_outputs() -> bytes:
+    """Return a model whose input is both of its outputs."""
+    graph = _Graph()
+    source = graph.tensor((1, 8, 8, 1), open_batch=True)
+    copies = [graph.operator("FLOOR", [source], graph.tensor((1, 8, 8, 1), open_batch=True)) for _ in range(2)]
+    return graph.bytes([source], copies)
+
+
+def mixing(*, side: int = 8) -> bytes:
+    """Return `brightness` with a flaw: each row's answer is that of the whole batch's mean."""
+    graph = _Graph()
+    source = graph.tensor((1, side, side, 1), open_batch=True)
+    axis = graph.tensor((1,), dtype="int32", data=np.array([0], np.int32))
+    options = schema.ReducerOptionsT()
+    options.keepDims = True
+    mean = graph.operator(
+        "MEAN", [source, axis], graph.tensor((1, side, side, 1)), options, kind=schema.BuiltinOptions.ReducerOptions
+    )
+    # x·0 + mean keeps the batch's size, so that only the figures tell.
+    zero = graph.tensor((1,), data=np.zeros(1, np.float32))
+    nothing = graph.operator(
+        "MUL",
+        [source, zero],
+        graph.tensor((1, side, side, 1), open_batch=True),
+        schema.MulOptionsT(),
+        kind=schema.BuiltinOptions.MulOptions,
+    )
+    mixed = graph.operator(
+        "ADD",
+        [nothing, mean],
+        graph.tensor((1, side, side, 1), open_batch=True),
+        schema.AddOptionsT(),
+        kind=schema.BuiltinOptions.AddOptions,
+    )
+    ones = np.full(side * side, 8 / side**2)
+    last = _fully_connected(graph, mixed, np.stack([-ones, ones]), np.array([4.0, -4.0]), open_batch=True)
+    return graph.bytes([source], [last])
