@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetching models from a real HTTP server that cuts, stalls, lies and goes away."""
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nereid_shared.errors import ModelInvalid, TemporaryError, Unavailable, UserError
+from nereid_shared.storage import fetch
+
+CONTENT = bytes(range(256)) * 4000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MAX_BYTES = 10_000_000
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `content` under every path, with ranges, and with the faults that are set.
+
+    Attributes:
+        cuts: how many answers still end after `cut_after` bytes, each.
+        stalls: how many answers still stop sending, with the connection open.
+        requests: the Range, If-Range and If-None-Match headers of each request.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = CONTENT
+        self.etag: str | None = '"one"'
+        self.cuts = 0
+        self.cut_after = 300_000
+        self.stalls = 0
+        self.statuses: list[int] = []
+        self.lengths = True
+        self.claimed_bytes: int | None = None
+        self.requests: list[dict[str, str]] = []
+        self.closing = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/models/little.tflite"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        asked = {name: self.headers[name] for name in ("Range", "If-Range", "If-None-Match") if self.headers[name]}
+        server.requests.append(asked)
+        if server.statuses:
+            self.send_error(server.statuses.pop(0))
+            return
+        if server.etag and asked.get("If-None-Match") == server.etag:
+            self.send_response(304)
+            self.end_headers()
+            return
+        start = 0
+        if "Range" in asked and asked.get("If-Range", server.etag) == server.etag:
+            start = int(asked["Range"].removeprefix("bytes=").removesuffix("-"))
+            if start >= len(server.content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        else:
+            self.send_response(200)
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        body = server.content[start:]
+        if server.lengths:
+            self.send_header("Content-Length", str(server.claimed_bytes or len(body)))
+        self.end_headers()
+        if server.cuts:
+            server.cuts -= 1
+            self.wfile.write(body[: server.cut_after])
+        elif server.stalls:
+            server.stalls -= 1
+            self.wfile.write(body[: server.cut_after])
+            server.closing.wait(10)
+        else:
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.closing.set()
+        running.shutdown()
+        thread.join()
+
+
+def get(server: Server, into: Path, *, sha256: str | None = SHA256, max_bytes: int = MAX_BYTES) -> Path:
+    return fetch(server.url, into=into, sha256=sha256, max_bytes=max_bytes, stall_timeout_s=0.3, backoff_s=0.01)
+
+
+def test_a_path_is_returned_in_place(tmp_path: Path) -> None:
+    model = tmp_path / "a model.tflite"
+    model.write_bytes(CONTENT)
+    into = tmp_path / "downloads"
+    for url in (str(model), model.as_uri()):
+        assert fetch(url, into=into, sha256=SHA256.upper(), max_bytes=MAX_BYTES) == model
+    assert not into.exists()
+
+
+def test_a_path_that_is_wrong_says_how(tmp_path: Path) -> None:
+    model = tmp_path / "model.tflite"
+    with pytest.raises(ModelInvalid, match="no such file") as missing:
+        fetch(str(model), into=tmp_path, sha256=None, max_bytes=MAX_BYTES)
+    assert missing.value.reason == "ModelMissing"
+    model.write_bytes(CONTENT)
+    with pytest.raises(ModelInvalid) as mismatch:
+        fetch(str(model), into=tmp_path, sha256="0" * 64, max_bytes=MAX_BYTES)
+    assert mismatch.value.reason == "DigestMismatch"
+    with pytest.raises(ModelInvalid) as large:
+        fetch(str(model), into=tmp_path, sha256=None, max_bytes=10)
+    assert large.value.reason == "ModelTooLarge"
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/model", "ftp://host/model", "http://host", "http://host/..", "file://h/x"]
+)
+def test_a_url_of_another_kind_is_the_users_to_mend(url: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"file:///|https://"):
+        fetch(url, into=tmp_path, sha256=None, max_bytes=MAX_BYTES)
+
+
+def test_a_download_lands_under_its_name_and_is_not_repeated(server: Server, tmp_path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    into = tmp_path / "models"
+    path = fetch(
+        server.url, into=into, sha256=SHA256, max_bytes=MAX_BYTES, progress=lambda done, of: seen.append((done, of))
+    )
+    assert path == into / "little.tflite"
+    assert path.read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert get(server, into) == path
+    assert len(server.requests) == 1
+    assert not list(into.glob("*.part*"))
+
+
+def test_a_cut_download_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    server.cuts = 3
+    assert get(server, tmp_path).read_bytes() == CONTENT
+    assert server.requests == [
+        {},
+        *({"Range": f"bytes={n * 300_000}-", "If-Range": '"one"'} for n in (1, 2, 3)),
+    ]
+
+
+def test_a_stalled_download_is_given_up_and_resumed(server: Server, tmp_path: Path) -> None:
+    server.stalls = 1
+    assert get(server, tmp_path).read_bytes() == CONTENT
+    assert server.requests[1]["Range"] == "bytes=300000-"
+
+
+def test_a_download_goes_on_after_a_restart(server: Server, tmp_path: Path) -> None:
+    server.cuts = 1
+    server.statuses = []
+
+    def stop(done: int, _: int | None) -> None:
+        if done >= 300_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(server.url, into=tmp_path, sha256=SHA256, max_bytes=MAX_BYTES, progress=stop)
+    server.cuts = 0
+    assert get(server, tmp_path).read_bytes() == CONTENT
+    assert server.requests[1]["Range"] == "bytes=300000-"
+
+
+def test_a_file_that_changed_meanwhile_is_taken_from_its_start(server: Server, tmp_path: Path) -> None:
+    server.cuts = 1
+
+    def change(done: int, _: int | None) -> None:
+        if done >= 300_000 and server.etag == '"one"':
+            server.content, server.etag = CONTENT[::-1], '"two"'
+
+    path = fetch(server.url, into=tmp_path, sha256=None, max_bytes=MAX_BYTES, backoff_s=0.01, progress=change)
+    assert path.read_bytes() == CONTENT[::-1]
+
+
+def test_without_a_validator_the_digest_guards_a_resumed_download(server: Server, tmp_path: Path) -> None:
+    server.etag = None
+    server.cuts = 1
+    assert get(server, tmp_path).read_bytes() == CONTENT
+    assert server.requests[1] == {"Range": "bytes=300000-"}
+
+
+def test_without_validator_and_digest_a_cut_download_starts_anew(server: Server, tmp_path: Path) -> None:
+    server.etag = None
+    server.cuts = 1
+    assert get(server, tmp_path, sha256=None).read_bytes() == CONTENT
+    assert server.requests[1] == {}
+
+
+def test_a_wrong_digest_never_lands(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(ModelInvalid, match=SHA256) as mismatch:
+        get(server, tmp_path, sha256="0" * 64)
+    assert mismatch.value.reason == "DigestMismatch"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_digest_replaces_the_file_only_when_it_is_whole(server: Server, tmp_path: Path) -> None:
+    old = get(server, tmp_path)
+    server.content, server.etag = b"new" * 1000, '"two"'
+    with pytest.raises(ModelInvalid):
+        get(server, tmp_path, sha256="0" * 64)
+    assert old.read_bytes() == CONTENT
+    assert get(server, tmp_path, sha256=hashlib.sha256(b"new" * 1000).hexdigest()).read_bytes() == b"new" * 1000
+
+
+def test_without_a_digest_the_server_is_asked_whether_it_changed(server: Server, tmp_path: Path) -> None:
+    path = get(server, tmp_path, sha256=None)
+    assert get(server, tmp_path, sha256=None) == path
+    assert server.requests[1] == {"If-None-Match": '"one"'}
+    server.content, server.etag = b"new", '"two"'
+    assert get(server, tmp_path, sha256=None).read_bytes() == b"new"
+
+
+def test_without_a_digest_an_earlier_copy_serves_when_the_server_is_away(server: Server, tmp_path: Path) -> None:
+    path = get(server, tmp_path, sha256=None)
+    server.statuses = [503] * 99
+    assert get(server, tmp_path, sha256=None) == path
+    with pytest.raises(Unavailable, match="503"):
+        get(server, tmp_path, sha256="0" * 64)
+
+
+def test_server_errors_are_tried_again(server: Server, tmp_path: Path) -> None:
+    server.statuses = [500, 503, 429]
+    assert get(server, tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(("status", "reason"), [(404, "ModelMissing"), (403, "ModelForbidden")])
+def test_what_the_server_does_not_give_is_said_at_once(
+    server: Server, tmp_path: Path, status: int, reason: str
+) -> None:
+    server.statuses = [status]
+    with pytest.raises(ModelInvalid, match=str(status)) as refused:
+        get(server, tmp_path)
+    assert refused.value.reason == reason
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_a_file_above_the_limit_is_not_kept(server: Server, tmp_path: Path, lengths: bool) -> None:
+    server.lengths = lengths
+    with pytest.raises(ModelInvalid) as large:
+        get(server, tmp_path, max_bytes=400_000)
+    assert large.value.reason == "ModelTooLarge"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_the_disk_cannot_hold_is_refused_before_it_comes(server: Server, tmp_path: Path) -> None:
+    server.claimed_bytes = 2**60
+    with pytest.raises(TemporaryError, match="free in") as full:
+        get(server, tmp_path, max_bytes=2**61)
+    assert full.value.delay_s == 60
+
+
+def test_a_redirect_leaves_http_for_nothing_else(tmp_path: Path) -> None:
+    class Redirect(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", "ftp://127.0.0.1/model")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Redirect) as redirecting:
+        thread = threading.Thread(target=redirecting.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        with pytest.raises(Unavailable, match="ftp"):
+            fetch(
+                f"http://127.0.0.1:{redirecting.server_address[1]}/m", into=tmp_path, sha256=None,
+                max_bytes=9, backoff_s=0.01,
+            )  # fmt: skip
+        redirecting.shutdown()
+        thread.join()
