@@ -25,6 +25,7 @@ from nereid_cloud.cluster.port import Kind, Object, ObjectList, Ref, WatchEvent
 from nereid_cloud.cluster.selectors import Predicate, field_selector, label_selector
 from nereid_shared.errors import AlreadyExists, Conflict, FieldCause, Forbidden, Gone, Invalid, NotFound
 
+DATABASE: Final = "cluster.db"  # in a state folder
 HISTORY: Final = 20_000  # changes kept for watches: minutes of a busy laptop, below 100 MB
 _NAMESPACES: Final = ("default", "kube-system", "kube-public", "kube-node-lease")
 _PAGE: Final = 500  # changes that a watch reads at once
@@ -192,9 +193,10 @@ class LocalCluster:
             # Nothing changed: no new version, and no event. Who applied what may have.
             transaction.set_applied(old["metadata"]["uid"], applied)
             return old
-        result = transaction.put(kind, updated, before=old, applied=applied)
-        local_deletion.settle(transaction, result)
-        return result
+        if local_deletion.released(transaction, updated):
+            local_deletion.remove(transaction, updated)
+            return updated
+        return transaction.put(kind, updated, before=old, applied=applied)
 
     def apply(self, obj: Object, *, manager: str, dry_run: bool = False) -> Object:
         """Server-side apply: create or merge; what `manager` applied before and no longer names vanishes."""

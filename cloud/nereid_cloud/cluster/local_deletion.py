@@ -75,28 +75,21 @@ def _mark(transaction: Transaction, obj: Object, *, grace_s: int, finalizers: li
         _write(transaction, marked, obj)
 
 
-def settle(transaction: Transaction, obj: Object) -> bool:
-    """Remove a marked object that nothing keeps any longer; return whether it went."""
+def released(transaction: Transaction, obj: Object) -> bool:
+    """Whether an object is marked and nothing keeps it any longer."""
     metadata = obj["metadata"]
-    if "deletionTimestamp" not in metadata:
+    if "deletionTimestamp" not in metadata or metadata.get("deletionGracePeriodSeconds"):
         return False
-    finalizers = list(metadata.get("finalizers") or ())
-    if FOREGROUND in finalizers and not _blocked(transaction, metadata["uid"]):
-        finalizers.remove(FOREGROUND)
-        before, obj = obj, obj | {"metadata": metadata | {"finalizers": finalizers}}
-        if finalizers:
-            _write(transaction, obj, before)
-    if finalizers or metadata.get("deletionGracePeriodSeconds"):
-        return False
-    if obj["kind"] == "Namespace" and transaction.in_namespace(metadata["name"]):
-        return False
-    remove(transaction, obj)
-    return True
+    holding = set(metadata.get("finalizers") or ())
+    if FOREGROUND in holding and not _blocked(transaction, metadata["uid"]):
+        holding.remove(FOREGROUND)
+    return not holding and not (obj["kind"] == "Namespace" and transaction.in_namespace(metadata["name"]))
 
 
 def _settle_uid(transaction: Transaction, uid: str) -> None:
-    if found := transaction.with_uid(uid):
-        settle(transaction, found.object)
+    found = transaction.with_uid(uid)
+    if found is not None and released(transaction, found.object):
+        remove(transaction, found.object)
 
 
 def _blocked(transaction: Transaction, uid: str) -> bool:
@@ -120,8 +113,8 @@ def remove(transaction: Transaction, obj: Object) -> None:
         _settle_uid(transaction, owner["uid"])
     if namespace := metadata.get("namespace"):
         home = transaction.find(kinds.NAMESPACE, "", namespace)
-        if home is not None:
-            settle(transaction, home.object)
+        if home is not None and released(transaction, home.object):
+            remove(transaction, home.object)
 
 
 def collect(transaction: Transaction, obj: Object) -> None:

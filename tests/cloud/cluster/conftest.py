@@ -41,7 +41,8 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
     if request.param == "local":
         opened: Cluster = LocalCluster(tmp_path / "cluster.db")
     else:
-        from nereid_cloud.cluster.kubernetes import KubernetesCluster
+        # The client takes a second to import, which the quick tests do without.
+        from nereid_cloud.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415
 
         opened = KubernetesCluster(kubeconfig=request.getfixturevalue("api_server").kubeconfig)
     yield opened
@@ -92,6 +93,41 @@ def dataset(namespace: str) -> Make:
             "kind": "Dataset",
             "metadata": {"name": name, "namespace": namespace},
             "spec": {"dataUrl": "/data/digits", "format": "csv", "nodeName": "edge-0", **spec},
+        }
+
+    return make
+
+
+@pytest.fixture
+def service(namespace: str) -> Make:
+    """Makes the manifest of a valid JointInferenceService."""
+
+    def make(name: str = "digits") -> Object:
+        script = {
+            "scriptDir": "",
+            "scriptBootFile": "builtin:classify",
+            "frameworkType": "tflite",
+            "frameworkVersion": "2.1",
+        }
+        return {
+            "apiVersion": "neptune.io/v1alpha1",
+            "kind": "JointInferenceService",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "edgeWorker": {
+                    "name": "edge",
+                    "model": {"name": "little"},
+                    "nodeName": "edge-0",
+                    "hardExampleAlgorithm": {"name": "Margin"},
+                    "workerSpec": dict(script),
+                },
+                "cloudWorker": {
+                    "name": "cloud",
+                    "model": {"name": "big"},
+                    "nodeName": "cloud",
+                    "workerSpec": dict(script),
+                },
+            },
         }
 
     return make
