@@ -62,6 +62,12 @@ def test_softmax_happens_exactly_once(tmp_path: Path, value: int, label: str, sc
     )
 
 
+def test_large_logits_do_not_overflow(tmp_path: Path) -> None:
+    content = tiny_models.dense(np.zeros((2, 64)), np.array([1000.0, 1001.0]), (8, 8, 1))
+    answer = Classifier.load(model_in(tmp_path, content)).predict(png(0))
+    assert answer.probabilities.tolist() == pytest.approx([0.268941, 0.731059], abs=1e-5)  # 1 / (1 + e), e / (1 + e)
+
+
 @pytest.mark.parametrize(("dtype", "zero_point"), [("uint8", 0), ("int8", -128)])
 def test_a_quantised_model_answers_like_its_original(tmp_path: Path, dtype: str, zero_point: int) -> None:
     content = tiny_models.brightness(

@@ -186,6 +186,14 @@ def test_a_file_that_is_no_whole_picture_is_refused(data: bytes) -> None:
     assert caught.value.reason == "undecodable"
 
 
+def test_the_end_of_a_thumbnail_is_not_the_end_of_the_picture() -> None:
+    thumbnail = b"\xff\xe1" + struct.pack(">H", len(JPEG) + 2) + JPEG
+    whole = JPEG[:2] + thumbnail + JPEG[2:]
+    assert read_header(whole).width == 48
+    with pytest.raises(BadSample):
+        read_header(whole[:-2])
+
+
 def test_a_png_with_a_flipped_bit_is_refused() -> None:
     broken = bytearray(PNG)
     broken[len(PNG) // 2] ^= 0x10

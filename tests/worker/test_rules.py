@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nereid_shared.errors import BadSample, UserError
+from nereid_shared.resources import HARD_EXAMPLE_RULES
 from nereid_worker.rules import IBT, RULES, STEP, Rule, make_rule
 
 
@@ -211,6 +212,11 @@ def test_a_wrong_specification_names_field_range_and_mend(
     assert caught.value.where == where
     assert says in str(caught.value)
     assert caught.value.mend
+
+
+def test_admission_knows_the_same_rules_parameters_and_defaults() -> None:
+    here = {name: {key: str(p.default) for key, p in rule.parameters.items()} for name, rule in RULES.items()}
+    assert {name: dict(parameters) for name, parameters in HARD_EXAMPLE_RULES.items()} == here
 
 
 def test_a_script_can_add_a_rule() -> None:
