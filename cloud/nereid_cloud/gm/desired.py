@@ -112,6 +112,10 @@ class NodeDesired:
         self.epoch, self._rev, self._sent, self._due = epoch, 0, None, True
         self._mismatches, self._not_before, self._verify_by = 0, 0.0, None
 
+    def on_presence(self) -> None:
+        """Note that the node has a LocalController."""
+        self._known = True
+
     def on_state(self, state: NodeState, now: float) -> None:
         """Take the node's word on what it has applied."""
         self._known = True

@@ -33,6 +33,14 @@ def total(ledgers: Iterable[Ledger]) -> Ledger:
     return Ledger(**counts, failed=failed, dropped=dropped, latency=latency)
 
 
+def retired(ledger: Ledger) -> Ledger:
+    """Return the ledger of a node that let its task go: what was pending there will have no answer."""
+    if not ledger.pending:
+        return ledger
+    dropped = {**ledger.dropped, "removed": ledger.dropped.get("removed", 0) + ledger.pending}
+    return ledger.model_copy(update={"pending": 0, "dropped": dropped})
+
+
 def metrics_of(ledger: Ledger) -> list[dict[str, str]]:
     """Return the status's metrics: decimal strings, latencies in milliseconds."""
     inferences = ledger.easy + ledger.hard

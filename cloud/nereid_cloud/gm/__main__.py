@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the GlobalManager: ``python -m nereid_cloud.gm --state DIR --broker mqtt://host:port``."""
+
+import asyncio
+import signal
+import sys
+
+from nereid_cloud.cluster.opening import open_cluster
+from nereid_cloud.gm.manager import run
+from nereid_cloud.gm.settings import Settings
+from nereid_shared import logs
+from nereid_shared.errors import NereidError, UserError
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    cluster = await asyncio.to_thread(open_cluster, state=settings.state, kubeconfig=settings.kubeconfig)
+    try:
+        await run(settings, cluster, stop=stop)
+    finally:
+        await asyncio.to_thread(cluster.close)
+
+
+def main() -> int:
+    """Run until SIGTERM; returns the exit code: 2 where the user can mend what is wrong."""
+    try:
+        settings = Settings.from_args(sys.argv[1:])
+        logs.configure(json=settings.json_logs)
+        asyncio.run(_run(settings))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command line's answer
+        return 2
+    except NereidError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command line's answer
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Dataset controller (seed 1): the dataset down to its node, the number of its samples up."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from nereid_cloud.cluster.kinds import DATASET
+from nereid_cloud.cluster.port import Cluster, Object
+from nereid_cloud.gm.conditions import HEARTBEAT_S, NODE_OFFLINE, condition, is_same
+from nereid_cloud.gm.downstream import Downstream
+from nereid_cloud.gm.events import Recorder
+from nereid_cloud.gm.holding import Holding, held_by, ref_in
+from nereid_cloud.gm.informer import Informer, Key
+from nereid_cloud.gm.observed import Observed
+from nereid_cloud.gm.plan import is_ready
+from nereid_shared.desired import task_hash
+from nereid_shared.messages import TaskRow, TaskStatus
+
+Said = tuple[str, str, str]
+
+
+class DatasetController:
+    """Reconciles one Dataset from cached state."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        datasets: Informer,
+        nodes: Informer,
+        holding: Holding,
+        downstream: Downstream,
+        observed: Observed,
+        recorder: Recorder,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster, self._datasets, self._nodes, self._holding = cluster, datasets, nodes, holding
+        self._downstream, self._observed, self._recorder = downstream, observed, recorder
+        self._clock = clock
+        self._uids: dict[Key, str] = {}
+        self._written_at: dict[str, float] = {}
+
+    def prime(self) -> None:
+        """Assign what nodes hold on record, without any write."""
+        for obj in self._datasets.items():
+            if "deletionTimestamp" not in obj["metadata"]:
+                nodes = held_by(obj)
+                self._assign(obj, {n: row for n, row in self._rows(obj).items() if n in nodes})
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring one Dataset up to date; returns seconds until the next look, or None."""
+        obj = self._datasets.get(*key)
+        former = self._uids.get(key)
+        if former is not None and (obj is None or obj["metadata"]["uid"] != former):
+            self._downstream.assign(former, {})
+            self._observed.forget_task(former)
+            self._written_at.pop(former, None)
+            del self._uids[key]
+        if obj is None:
+            return None
+        self._uids[key] = obj["metadata"]["uid"]
+        if "deletionTimestamp" in obj["metadata"]:
+            return await self._holding.delete(obj)
+        rows = self._rows(obj)
+        obj = await self._holding.claim(obj, rows)
+        self._assign(obj, rows)
+        return await self._report(obj, rows)
+
+    def _assign(self, obj: Object, rows: Mapping[str, TaskRow]) -> None:
+        self._downstream.assign(obj["metadata"]["uid"], rows, obj)
+
+    def _rows(self, obj: Object) -> dict[str, TaskRow]:
+        node = obj["spec"]["nodeName"]
+        if self._nodes.get("", node) is None:
+            return {}
+        return {node: row_of(obj)}
+
+    async def _report(self, obj: Object, rows: Mapping[str, TaskRow]) -> float | None:
+        metadata, status = obj["metadata"], obj.get("status") or {}
+        generation, now = metadata.get("generation", 0), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        node = obj["spec"]["nodeName"]
+        said = self._judge(metadata["uid"], node, generation)
+        former = status.get("conditions") or []
+        before = next((c for c in former if c.get("type") == "Ready"), None)
+        conditions = [condition("Ready", *said, before, generation=generation, now=now)]
+        wanted: dict[str, Any] = {
+            "observedGeneration": generation,
+            "heldBy": sorted(self._holding.still_held_by(obj, wanted=rows)),
+        }
+        counted = self._observed.node(node).status(metadata["uid"]) if rows else None
+        if counted is not None and counted.number_of_samples is not None:
+            wanted["numberOfSamples"] = counted.number_of_samples
+            wanted["updateTime"] = counted.update_time or status.get("updateTime") or now
+        changed = {key: value for key, value in wanted.items() if status.get(key) != value}
+        beats = self._clock() - self._written_at.get(metadata["uid"], 0.0) > HEARTBEAT_S
+        if changed or not is_same(former, conditions) or beats:
+            changed = {**changed, "conditions": conditions}
+            patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": changed}
+            result = await asyncio.to_thread(self._cluster.patch, ref_in(DATASET, obj), patch, subresource="status")
+            self._datasets.written(obj, result)
+            self._written_at[metadata["uid"]] = self._clock()
+            if before is None or (before.get("status"), before.get("reason")) != said[:2]:
+                kind = "Warning" if said[0] == "False" and said[1] != "NotAcknowledged" else "Normal"
+                await self._recorder.record(obj, "Warning" if kind == "Warning" else "Normal", said[1], said[2])
+        return HEARTBEAT_S
+
+    def _judge(self, uid: str, node: str, generation: int) -> Said:
+        obj = self._nodes.get("", node)
+        if obj is None:
+            return "False", "NodeNotFound", f"Node {node!r} does not exist"
+        if not is_ready(obj) or not self._observed.is_observable(node):
+            return "Unknown", NODE_OFFLINE, f"node {node} cannot be observed"
+        if not self._downstream.is_applied(node, uid):
+            reason = self._downstream.trouble(node)
+            return "False", reason or "NotAcknowledged", f"node {node} has not acknowledged the dataset yet"
+        status = self._observed.node(node).status(uid)
+        if status is None or status.generation < generation:
+            return "False", "NotCounted", f"node {node} has not counted the samples yet"
+        return _of_status(status)
+
+
+def row_of(obj: Object) -> TaskRow:
+    """Return a Dataset as a node's task."""
+    metadata = obj["metadata"]
+    return TaskRow(
+        kind=DATASET.kind, namespace=metadata["namespace"], name=metadata["name"],
+        generation=metadata.get("generation", 0), hash=task_hash(obj["spec"], {}), spec=obj["spec"], refs={},
+    )  # fmt: skip
+
+
+def _of_status(status: TaskStatus) -> Said:
+    if status.status == "failed" or status.reason:
+        return "False", status.reason or "DatasetUnreadable", status.message
+    if status.number_of_samples is None:
+        return "False", "NotCounted", "the node has not counted the samples yet"
+    return "True", "Counted", f"{status.number_of_samples} samples"

@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the GlobalManager to the nodes: each node's desired state, insert and delete events, and who leads.
+
+`nereid_cloud.gm.desired` decides what is published and when; here are the sockets and timers. Nothing is published
+before `release`: an incomplete document would make nodes drop running tasks. All of it belongs to one event loop.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from nereid_cloud.cluster.kinds import DATASET, JOINT_INFERENCE_SERVICE
+from nereid_cloud.cluster.port import Object
+from nereid_cloud.gm.desired import NodeDesired, Output, Publish, RaiseEpoch, Report
+from nereid_shared import topics
+from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, NereidError, PermanentError
+from nereid_shared.link import Link, Message, Will
+from nereid_shared.messages import GmAlive, GmSentinel, NodeState, Sync, TaskEvent, TaskRow
+
+logger = logging.getLogger(__name__)
+
+# Documents on their way to the broker at once: what bounds a republication of the whole fleet.
+MAX_PUBLISHING: Final = 20
+REPLACE_ALIVE_S: Final = 1.0
+RAISE_PAUSE_S: Final = 1.0
+_PLURALS: Final = {kind.kind: kind.plural for kind in (DATASET, JOINT_INFERENCE_SERVICE)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callbacks:
+    """What the rest of the GlobalManager is told and asked.
+
+    Attributes:
+        node_exists: whether there is a Node object of that name.
+        raise_epoch: makes the epoch higher than the one given and returns it.
+        on_report: a node's condition changed.
+    """
+
+    node_exists: Callable[[str], bool]
+    raise_epoch: Callable[[int], Awaitable[int]]
+    on_report: Callable[[str, Report], None]
+
+
+class Downstream:
+    """The nodes' desired states on one link; ``async with`` bounds its tasks.
+
+    Args:
+        cluster: the cluster's own id.
+        identity: the leader's name.
+        epoch: the leader's epoch.
+        callbacks: the rest of the GlobalManager.
+    """
+
+    def __init__(self, *, cluster: str, identity: str, epoch: int, callbacks: Callbacks) -> None:
+        self.epoch = epoch
+        self._cluster, self._identity, self._callbacks = cluster, identity, callbacks
+        self._link: Link | None = None
+        self._released = asyncio.Event()
+        self._nodes: dict[str, NodeDesired] = {}
+        self._rows: dict[str, dict[str, TaskRow]] = {}
+        self._objects: dict[str, Object] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(MAX_PUBLISHING)
+        self._counter = 0
+        self._sentinels: list[bytes] = []
+        self._alive = b""
+        self._raising = False
+        self._replacing = False
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # What the controllers want.
+
+    def assign(self, uid: str, rows: Mapping[str, TaskRow], obj: Object | None = None) -> None:
+        """Let exactly these nodes have the task, each with its row; no rows take it from all of them."""
+        former = self._rows.get(uid, {})
+        if obj is not None:
+            self._objects[uid] = obj
+        if rows:
+            self._rows[uid] = dict(rows)
+        else:
+            self._rows.pop(uid, None)
+        for node in former.keys() | rows.keys():
+            if former.get(node) == rows.get(node):
+                continue
+            machine = self._machine(node)
+            tasks = {**machine.tasks}
+            tasks.pop(uid, None)
+            if node in rows:
+                tasks[uid] = rows[node]
+            machine.set_tasks(tasks)
+            self._kick(node)
+
+    def release(self) -> None:
+        """Publish from now on: every task is known."""
+        self._released.set()
+        self._spawn(self._speak(), "birth")
+        for node in list(self._nodes):
+            if not self._callbacks.node_exists(node):
+                self.node_gone(node)
+            else:
+                self._kick(node)
+
+    @property
+    def released(self) -> bool:
+        """Whether anything is published."""
+        return self._released.is_set()
+
+    def new_epoch(self, epoch: int) -> None:
+        """Lead with another epoch: every document goes out again."""
+        if epoch <= self.epoch:
+            return
+        self.epoch = epoch
+        for node, machine in self._nodes.items():
+            machine.new_epoch(epoch)
+            self._kick(node)
+        if self.released:
+            self._spawn(self._speak(), "birth")
+
+    def node_appeared(self, node: str) -> None:
+        """Tell a node whose LocalController spoke before its Node was there."""
+        self._machine(node).on_presence()
+        self._kick(node)
+
+    def node_gone(self, node: str) -> None:
+        """Forget a deleted Node and clear its retained topics."""
+        machine = self._nodes.pop(node, None)
+        timer = self._timers.pop(node, None)
+        if timer is not None:
+            timer.cancel()
+        if machine is not None and machine.worth_publishing:
+            self._spawn(self._clear(node), f"clear {node}")
+
+    def clear_cloud_info(self, service: str, pod: str) -> None:
+        """Clear what a cloud worker that is no more left on its retained topic."""
+        self._spawn(self._clear_topic(topics.CLOUD_INFO.of(service=service, pod=pod)), f"clear {pod}")
+
+    # What the controllers ask.
+
+    def is_applied(self, node: str, uid: str) -> bool:
+        """Whether the node acknowledged the task as it is wanted now."""
+        machine = self._nodes.get(node)
+        row = None if machine is None else machine.tasks.get(uid)
+        return machine is not None and row is not None and machine.is_applied(uid, row.hash)
+
+    def is_released(self, node: str, uid: str) -> bool:
+        """Whether the node acknowledged that it no longer has the task."""
+        machine = self._nodes.get(node)
+        return machine is not None and machine.is_released(uid)
+
+    def last_row(self, node: str, uid: str) -> TaskRow | None:
+        """Return the task as the node was told it last, also by a former GlobalManager."""
+        machine = self._nodes.get(node)
+        return None if machine is None else machine.last_row(uid)
+
+    def nodes_of(self, uid: str) -> frozenset[str]:
+        """Return the nodes that shall have the task."""
+        return frozenset(self._rows.get(uid, ()))
+
+    def trouble(self, node: str) -> str:
+        """Return the reason of a node's condition, "" where all is well."""
+        machine = self._nodes.get(node)
+        return "" if machine is None else machine.trouble
+
+    # What comes from the broker.
+
+    def will(self, _connection: int) -> Will:
+        """Return the leader's will, as of now."""
+        return Will(topic=topics.GM_ALIVE.of(), payload=self._gm_alive("offline").encode(), retain=True)
+
+    async def connected(self, link: Link) -> None:
+        """Take the link, at each of its connections."""
+        self._link = link
+        now = self._now()
+        for machine in self._nodes.values():
+            machine.on_connected(now)
+        if self.released:
+            await self._speak()
+        # The link counts as connected only after this returns.
+        asyncio.get_running_loop().call_soon(self._kick_all)
+
+    async def say_goodbye(self) -> None:
+        """Publish that this leader is gone; the will would say so only at a broken connection."""
+        if self._link is None or not self.released:
+            return
+        try:
+            await self._link.publish(topics.GM_ALIVE.of(), self._gm_alive("offline").encode(), retain=True)
+        except NereidError as error:
+            logger.info("no goodbye", extra={"error": str(error)})
+
+    def on_state(self, node: str, state: NodeState) -> None:
+        """Take a node's acknowledgement."""
+        machine = self._known(node)
+        if machine is not None:
+            machine.on_state(state, self._now())
+            self._kick(node)
+
+    def on_sync(self, node: str, sync: Sync) -> None:
+        """Take a node's request."""
+        machine = self._known(node)
+        if machine is not None:
+            machine.on_sync(sync)
+            self._kick(node)
+
+    def on_document(self, node: str, message: Message) -> None:
+        """Take what stands on a node's own topic."""
+        if message.payload or node in self._nodes:
+            machine = self._known(node)
+            if machine is not None:
+                machine.on_document(message.payload, retained=message.retain)
+                self._kick(node)
+            elif message.payload:
+                self._spawn(self._clear(node), f"clear {node}")
+
+    def on_gm_alive(self, message: Message) -> None:
+        """Replace what somebody else wrote: an old leader that woke up, or its late will."""
+        if not self.released or message.payload == self._alive:
+            return
+        try:
+            foreign = GmAlive.decode(message.payload, max_bytes=topics.GM_ALIVE.max_bytes) if message.payload else None
+        except (MessageInvalid, MessageTooLarge):
+            foreign = None
+        if foreign is not None and foreign.cluster == self._cluster and foreign.epoch > self.epoch:
+            self._raise_above(foreign.epoch)
+        elif not self._replacing:
+            self._replacing = True
+            self._spawn(self._replace_alive(), "replace alive")
+
+    def on_sentinel(self, message: Message) -> None:
+        """Publish everything again where the broker lost or restored its data."""
+        if self._sentinels and message.payload not in self._sentinels:
+            logger.warning("broker lost or restored its data", extra={"epoch": self.epoch})
+            for machine in self._nodes.values():
+                machine.on_store_lost()
+            self._kick_all()
+
+    def _machine(self, node: str) -> NodeDesired:
+        if node not in self._nodes:
+            self._nodes[node] = NodeDesired(cluster=self._cluster, epoch=self.epoch)
+        return self._nodes[node]
+
+    def _known(self, node: str) -> NodeDesired | None:
+        """Return the machine of a node that exists, or may: before `release` nobody knows all Nodes."""
+        if self.released and not self._callbacks.node_exists(node):
+            return None
+        return self._machine(node)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _kick_all(self) -> None:
+        for node in list(self._nodes):
+            self._kick(node)
+
+    def _kick(self, node: str) -> None:
+        """Do what a node's machine has due, and come back when it has more."""
+        link, machine = self._link, self._nodes.get(node)
+        if machine is None or link is None or not link.connected or not self.released or self._closed:
+            return
+        for output in machine.tick(self._now()):
+            self._do(node, machine, output)
+        timer = self._timers.pop(node, None)
+        if timer is not None:
+            timer.cancel()
+        at = machine.next_at()
+        if at is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[node] = loop.call_at(max(at, loop.time()), self._kick, node)
+
+    def _do(self, node: str, machine: NodeDesired, output: Output) -> None:
+        if isinstance(output, Publish):
+            self._spawn(self._publish(node, machine, output), f"publish {node}")
+        elif isinstance(output, RaiseEpoch):
+            self._raise_above(output.above)
+        else:
+            self._callbacks.on_report(node, output)
+
+    async def _publish(self, node: str, machine: NodeDesired, output: Publish) -> None:
+        link = self._link
+        assert link is not None  # noqa: S101 - `_kick` saw it
+        if (output.epoch, output.rev) != machine.revision:
+            return
+        try:
+            async with self._slots:
+                await link.publish(topics.DESIRED.of(node=node), output.payload, retain=True)
+        except (LinkDown, PermanentError) as error:
+            logger.warning("desired state not published", extra={"node": node, "error": str(error)})
+            machine.publish_failed(output.rev)
+        else:
+            machine.published(output.rev)
+            changes = {"tasks": len(output.rows), "inserted": len(output.inserted), "deleted": len(output.deleted)}
+            logger.info("desired state published", extra={"node": node, "rev": output.rev, **changes})
+            await self._publish_events(link, node, output)
+        self._kick(node)
+
+    async def _publish_events(self, link: Link, node: str, output: Publish) -> None:
+        events = [(topics.INSERT, uid, output.rows[uid]) for uid in sorted(output.inserted)]
+        events += [(topics.DELETE, uid, row) for uid, row in sorted(output.deleted.items())]
+        for topic, uid, row in events:
+            event = TaskEvent(
+                cluster=self._cluster,
+                epoch=output.epoch,
+                rev=output.rev,
+                object=_shown(self._objects.get(uid), uid, row),
+            )
+            where = topic.of(node=node, namespace=row.namespace, plural=_PLURALS[row.kind], name=row.name)
+            try:
+                await link.publish(where, event.encode())
+            except (LinkDown, PermanentError) as error:
+                # Nothing depends on it: the document is what the node applies.
+                logger.info("event not published", extra={"topic": where, "error": str(error)})
+            if topic is topics.DELETE and uid not in self._rows:
+                self._objects.pop(uid, None)
+
+    async def _clear(self, node: str) -> None:
+        for topic in (topics.DESIRED, topics.STATE, topics.NODE_ALIVE):
+            await self._clear_topic(topic.pattern.format(node=node))
+
+    async def _clear_topic(self, topic: str) -> None:
+        if self._link is None or not self._link.connected:
+            return  # at the next connection the broker shows what is left
+        try:
+            await self._link.publish(topic, b"", retain=True)
+        except (LinkDown, PermanentError, ValueError) as error:
+            logger.info("retained topic not cleared", extra={"topic": topic, "error": str(error)})
+
+    async def _speak(self) -> None:
+        """Say who leads, and leave a mark by which a broker that lost its store is known."""
+        link = self._link
+        if link is None:
+            return
+        self._counter += 1
+        sentinel = GmSentinel(epoch=self.epoch, counter=self._counter).encode()
+        self._sentinels = [*self._sentinels[-1:], sentinel]
+        self._alive = self._gm_alive("online").encode()
+        try:
+            await link.publish(topics.GM_SENTINEL.of(), sentinel, retain=True)
+            await link.publish(topics.GM_ALIVE.of(), self._alive, retain=True)
+        except (LinkDown, PermanentError) as error:
+            logger.warning("birth not published", extra={"error": str(error)})
+
+    async def _replace_alive(self) -> None:
+        await asyncio.sleep(REPLACE_ALIVE_S)
+        self._replacing = False
+        await self._speak()
+
+    def _gm_alive(self, status: str) -> GmAlive:
+        return GmAlive(
+            status="online" if status == "online" else "offline",
+            cluster=self._cluster, leader=self._identity, epoch=self.epoch,
+        )  # fmt: skip
+
+    def _raise_above(self, epoch: int) -> None:
+        if not self._raising and epoch >= self.epoch:
+            self._raising = True
+            self._spawn(self._raise(epoch), "raise epoch")
+
+    async def _raise(self, above: int) -> None:
+        try:
+            self.new_epoch(await self._callbacks.raise_epoch(above))
+        except NereidError as error:
+            logger.warning("epoch not raised", extra={"above": above, "error": str(error)})
+        finally:
+            # A node that always claims more than we have must not drive us on without a pause.
+            await asyncio.sleep(RAISE_PAUSE_S)
+            self._raising = False
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        if self._closed:
+            work.close()
+            return
+        task = asyncio.create_task(work, name=f"downstream {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("downstream task failed", exc_info=task.exception())
+
+
+def _shown(obj: Object | None, uid: str, row: TaskRow) -> Object:
+    """Return the resource as the API has it, without its managers' records; what is known of one that is gone."""
+    if obj is None:
+        metadata = {"uid": uid, "namespace": row.namespace, "name": row.name, "generation": row.generation}
+        return {"kind": row.kind, "metadata": metadata, "spec": row.spec or {}}
+    return {**obj, "metadata": {key: value for key, value in obj["metadata"].items() if key != "managedFields"}}

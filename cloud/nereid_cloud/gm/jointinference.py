@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JointInferenceService controller (seed 4): reconciles one service by its key, from cached state.
+
+Level-triggered: each look starts from what is there, so it does not matter which event brought it about.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from nereid_cloud.cluster.port import Cluster, Object
+from nereid_cloud.gm.conditions import Problem, WorkerObservation
+from nereid_cloud.gm.downstream import Downstream
+from nereid_cloud.gm.holding import Holding, held_by
+from nereid_cloud.gm.informer import Informer, Key
+from nereid_cloud.gm.observed import Observed
+from nereid_cloud.gm.placement import Placement
+from nereid_cloud.gm.plan import EdgePlan, Plan, World, is_ready, plan
+from nereid_cloud.gm.pods import edge_pod
+from nereid_cloud.gm.reporting import Report, ServiceReporter
+from nereid_cloud.gm.workers import EdgeEvidence, cloud_workers, edge_worker
+from nereid_shared.desired import task_hash
+from nereid_shared.messages import Task, TaskRow
+from nereid_shared.resources import JointInferenceService
+from nereid_shared.topics import service_id
+
+logger = logging.getLogger(__name__)
+
+LOOK_AGAIN_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caches:
+    """The informers that a service depends on."""
+
+    services: Informer
+    models: Informer
+    datasets: Informer
+    nodes: Informer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a service comes to on its nodes: rows and Pods, by node; a node without a Pod keeps what it has."""
+
+    rows: Mapping[str, TaskRow]
+    pods: Mapping[str, Object]
+
+
+class ServiceController:
+    """Reconciles one JointInferenceService from cached state."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        caches: Caches,
+        holding: Holding,
+        placement: Placement,
+        reporter: ServiceReporter,
+        downstream: Downstream,
+        observed: Observed,
+        image: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster, self._caches, self._holding = cluster, caches, holding
+        self._placement, self._reporter, self._downstream = placement, reporter, downstream
+        self._observed, self._image, self._clock = observed, image, clock
+        self._identities: dict[Key, tuple[str, str]] = {}
+
+    def prime(self) -> None:
+        """Assign what nodes hold on record, without any write."""
+        for raw in self._caches.services.items():
+            service = _parsed(raw)
+            if "deletionTimestamp" in raw["metadata"] or isinstance(service, Problem):
+                continue
+            rows = self._wanted(service, raw, self._plan(service, raw)).rows
+            nodes = held_by(raw)
+            self._downstream.assign(service.metadata.uid, {n: row for n, row in rows.items() if n in nodes}, raw)
+
+    def keys_of(self, uid: str) -> list[Key]:
+        """Return the keys under which a uid, or a service's identity, is known."""
+        return [key for key, identity in self._identities.items() if uid in identity]
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring one service up to date; returns seconds until the next look, or None."""
+        raw = self._caches.services.get(*key)
+        former = self._identities.get(key)
+        if former is not None and (raw is None or raw["metadata"]["uid"] != former[0]):
+            self._forget(key, *former)
+        if raw is None:
+            return None
+        uid = raw["metadata"]["uid"]
+        self._identities[key] = (uid, service_id(raw["metadata"]["name"], uid))
+        if "deletionTimestamp" in raw["metadata"]:
+            await self._placement.delete(uid, key.namespace)
+            return await self._holding.delete(raw)
+        service = _parsed(raw)
+        if isinstance(service, Problem):
+            report = Report(workers=(), problems=(service,), held=held_by(raw), ledgers={})
+            return await self._reporter.report(raw, report)
+        return await self._bring_about(service, raw)
+
+    async def _bring_about(self, service: JointInferenceService, raw: Object) -> float | None:
+        planned = self._plan(service, raw)
+        wanted = self._wanted(service, raw, planned)
+        raw = await self._holding.claim(raw, wanted.rows)
+        self._downstream.assign(service.metadata.uid, wanted.rows, raw)
+        wait_s = await self._placement.edge(raw, wanted.pods, nodes=planned.nodes)
+        task = None
+        if planned.parts is not None:
+            task = await self._placement.cloud(service, raw, planned.parts, nodes=wanted.rows)
+        else:
+            task = self._placement.deployed_task(service)
+        self._sweep(service)
+        next_s = await self._reporter.report(raw, self._report(service, raw, planned, wanted, task))
+        return min(s for s in (wait_s, next_s, LOOK_AGAIN_S) if s is not None)
+
+    def _plan(self, service: JointInferenceService, raw: Object) -> Plan:
+        namespace = service.metadata.namespace
+        return plan(
+            service,
+            raw,
+            World(
+                nodes={node["metadata"]["name"]: node for node in self._caches.nodes.items()},
+                models=_named(self._caches.models.items(), namespace),
+                datasets=_named(self._caches.datasets.items(), namespace),
+            ),
+        )
+
+    def _wanted(self, service: JointInferenceService, raw: Object, planned: Plan) -> Wanted:
+        """Resolve each node's row and Pod; what cannot be resolved now stays as the node was told it last."""
+        rows, pods = {}, {}
+        edges = {edge.node: edge for edge in planned.parts.edges} if planned.parts is not None else {}
+        for node in planned.nodes:
+            edge = edges.get(node)
+            if edge is None or planned.parts is None:
+                kept = self._downstream.last_row(node, service.metadata.uid)
+                if kept is not None and kept.spec is not None:
+                    rows[node] = kept
+                continue
+            pods[node] = edge_pod(service, raw, edge, little=planned.parts.little, default_image=self._image)
+            rows[node] = _row(service, raw, edge, pod=pods[node], little=planned.parts.little)
+        return Wanted(rows=rows, pods=pods)
+
+    def _report(
+        self, service: JointInferenceService, raw: Object, planned: Plan, wanted: Wanted, task: Task | None
+    ) -> Report:
+        uid = service.metadata.uid
+        held = self._holding.still_held_by(raw, wanted=wanted.rows)
+        workers = [self._edge_worker(uid, node, wanted) for node in planned.nodes]
+        if task is not None or planned.parts is not None:
+            workers += self._cloud_workers(service, task)
+        statuses = {name: view.status(uid) for name, view in self._observed.nodes.items()}
+        return Report(
+            workers=tuple(workers),
+            problems=planned.problems,
+            held=held,
+            ledgers={n: s.ledger for n, s in statuses.items() if s is not None and s.ledger is not None},
+        )
+
+    def _edge_worker(self, uid: str, node: str, wanted: Wanted) -> WorkerObservation:
+        view = self._observed.node(node)
+        row = wanted.rows.get(node)
+        name = wanted.pods[node]["metadata"]["name"] if node in wanted.pods else (row.refs.get("worker") if row else "")
+        pods = (pod for pod in self._placement.pods_of(uid, "edge") if pod["metadata"]["name"] == name)
+        return edge_worker(
+            EdgeEvidence(
+                node=node,
+                node_ready=is_ready(self._caches.nodes.get("", node)),
+                observable=self._observed.is_observable(node),
+                row=row,
+                pod=next(pods, None),
+                applied=self._downstream.is_applied(node, uid),
+                trouble=self._downstream.trouble(node),
+                state=view.task(uid),
+                status=view.status(uid),
+            )
+        )
+
+    def _cloud_workers(self, service: JointInferenceService, task: Task | None) -> list[WorkerObservation]:
+        uid, worker = service.metadata.uid, service.spec.cloud_worker
+        pods = [pod for pod in self._placement.pods_of(uid, "cloud") if "deletionTimestamp" not in pod["metadata"]]
+        return cloud_workers(
+            [pod for pod in pods if (pod.get("status") or {}).get("phase") != "Succeeded"],
+            self._observed.cloud.get(service_id(service.metadata.name, uid), {}),
+            replicas=worker.replicas,
+            task_hash=task.hash if task is not None else "",
+            node=worker.node_name,
+            node_ready=is_ready(self._caches.nodes.get("", worker.node_name)),
+        )
+
+    def _sweep(self, service: JointInferenceService) -> None:
+        """Clear what cloud workers that are gone left on the broker."""
+        identity = service_id(service.metadata.name, service.metadata.uid)
+        pods = {pod["metadata"]["name"] for pod in self._placement.pods_of(service.metadata.uid, "cloud")}
+        for pod, info in list(self._observed.cloud.get(identity, {}).items()):
+            if pod not in pods and info.status == "offline":
+                self._downstream.clear_cloud_info(identity, pod)
+
+    def _forget(self, key: Key, uid: str, identity: str) -> None:
+        self._downstream.assign(uid, {})
+        self._placement.forget(uid)
+        self._reporter.forget(uid)
+        self._observed.forget_task(uid)
+        for pod in self._observed.cloud.pop(identity, {}):
+            self._downstream.clear_cloud_info(identity, pod)
+        del self._identities[key]
+
+
+def _row(service: JointInferenceService, raw: Object, edge: EdgePlan, *, pod: Object, little: Object) -> TaskRow:
+    """Return the task as the node needs it: the LocalController cannot look anything up."""
+    refs: dict[str, Any] = {
+        "worker": pod["metadata"]["name"],
+        "service": service_id(service.metadata.name, service.metadata.uid),
+        "models": {little["metadata"]["name"]: _ref(little)},
+        "datasets": {name: _ref(dataset) for name, dataset in edge.datasets.items()},
+    }
+    return TaskRow(
+        kind=raw["kind"],
+        namespace=service.metadata.namespace,
+        name=service.metadata.name,
+        generation=service.metadata.generation,
+        hash=task_hash(raw["spec"], refs),
+        spec=raw["spec"],
+        refs=refs,
+    )
+
+
+def _ref(obj: Object) -> dict[str, Any]:
+    metadata = obj["metadata"]
+    return {"uid": metadata["uid"], "generation": metadata.get("generation", 0), "spec": obj["spec"]}
+
+
+def _parsed(raw: Object) -> JointInferenceService | Problem:
+    try:
+        return JointInferenceService.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return Problem(reason="SpecInvalid", message=f"{where}: {first['msg']}")
+
+
+def _named(objects: Iterable[Object], namespace: str) -> dict[str, Object]:
+    return {obj["metadata"]["name"]: obj for obj in objects if obj["metadata"].get("namespace") == namespace}

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The GlobalManager put together: it waits for the Lease, leads until the Lease is lost, and waits again.
+
+While it leads: informers fill caches, events in them and from the nodes put keys into queues, controllers reconcile
+the keys. Nodes are told nothing before the caches are complete and every task that they hold is known.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Final
+
+from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, MODEL, NODE, POD
+from nereid_cloud.cluster.port import Cluster, Object
+from nereid_cloud.gm.datasets import DatasetController
+from nereid_cloud.gm.desired import Report
+from nereid_cloud.gm.downstream import Callbacks, Downstream
+from nereid_cloud.gm.events import Recorder
+from nereid_cloud.gm.holding import Holding
+from nereid_cloud.gm.informer import Informer, Key
+from nereid_cloud.gm.jointinference import Caches, ServiceController
+from nereid_cloud.gm.leader import Leader
+from nereid_cloud.gm.names import SERVICE_LABEL
+from nereid_cloud.gm.observed import Observed
+from nereid_cloud.gm.placement import Placement
+from nereid_cloud.gm.reporting import ServiceReporter
+from nereid_cloud.gm.settings import Settings
+from nereid_cloud.gm.upstream import Listeners, Upstream
+from nereid_cloud.gm.workqueue import WorkQueue
+from nereid_shared.errors import NereidError, TemporaryError
+from nereid_shared.link import Link
+
+logger = logging.getLogger(__name__)
+
+WORKERS_PER_QUEUE: Final = 4
+# What the broker remembers comes right after the SUBACK: tasks told by a former GlobalManager, and who is there.
+RETAINED_SETTLE_S: Final = 0.3
+# Without the broker the workers still come up; the nodes are told when it is there.
+SILENCE_CHECK_S: Final = 5.0
+
+Reconcile = Callable[[Key], Awaitable[float | None]]
+
+
+async def run(settings: Settings, cluster: Cluster, *, stop: asyncio.Event) -> None:
+    """Lead whenever the Lease allows it, until `stop` is set; then release the Lease."""
+    seen_epoch = 0
+    while not stop.is_set():
+        leader = Leader(cluster, settings.lease, seen_epoch=lambda: seen_epoch)  # noqa: B023 - read while it runs
+        if not await _unless(stop, leader.acquire()):
+            return
+        try:
+            async with Leadership(settings, cluster, leader) as leading:
+                await _unless(stop, leader.hold(leading.downstream.new_epoch))
+                seen_epoch = leading.upstream.seen_epoch
+                if stop.is_set():
+                    await leading.downstream.say_goodbye()
+        finally:
+            await leader.release()
+
+
+async def _unless(stop: asyncio.Event, work: Awaitable[object]) -> bool:
+    """Await `work` unless `stop` is set first; returns whether it was finished."""
+    task, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+            return True
+        return False
+    finally:
+        for one in (task, stopping):
+            one.cancel()
+        await asyncio.gather(task, stopping, return_exceptions=True)
+
+
+class Leadership:
+    """All that runs while this process leads; ``async with`` bounds it."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, leader: Leader) -> None:
+        self._settings, self._cluster, self._leader = settings, cluster, leader
+        self._services_queue: WorkQueue[Key] = WorkQueue()
+        self._datasets_queue: WorkQueue[Key] = WorkQueue()
+        self._silent: set[str] = set()
+        identity = cluster.identity()
+        self.observed = Observed(timeout_s=settings.node_timeout_s, clock=time.monotonic)
+        self._nodes = Informer(cluster, NODE, self._node_changed)
+        self._services = Informer(cluster, JOINT_INFERENCE_SERVICE, self._service_changed)
+        self._datasets = Informer(cluster, DATASET, self._dataset_changed)
+        self._models = Informer(cluster, MODEL, self._model_changed)
+        self._pods = Informer(cluster, POD, self._worker_changed, labels=SERVICE_LABEL)
+        self._deployments = Informer(cluster, DEPLOYMENT, self._worker_changed, labels=SERVICE_LABEL)
+        self._recorder = Recorder(cluster)
+        self.downstream = Downstream(
+            cluster=identity,
+            identity=settings.lease.identity,
+            epoch=leader.epoch,
+            callbacks=Callbacks(
+                node_exists=lambda name: self._nodes.get("", name) is not None,
+                raise_epoch=lambda above: leader.raise_epoch(above=above),
+                on_report=self._node_reported,
+            ),
+        )
+        self.upstream = Upstream(
+            cluster=identity,
+            observed=self.observed,
+            downstream=self.downstream,
+            listeners=Listeners(
+                on_node=self._tasks_of_node_changed,
+                on_status=self._status_came,
+                on_cloud=self._add_services,
+                on_duplicate=self._node_is_double,
+            ),
+        )
+        self._background: set[asyncio.Task[None]] = set()
+        self._stack = contextlib.AsyncExitStack()
+        self._make_controllers()
+
+    def _make_controllers(self) -> None:
+        settings, cluster = self._settings, self._cluster
+        self._service_controller = ServiceController(
+            cluster,
+            caches=Caches(services=self._services, models=self._models, datasets=self._datasets, nodes=self._nodes),
+            holding=self._holding(self._services),
+            placement=Placement(
+                cluster,
+                pods=self._pods,
+                deployments=self._deployments,
+                recorder=self._recorder,
+                broker=settings.workers_broker,
+                image=settings.worker_image,
+            ),
+            reporter=ServiceReporter(
+                cluster,
+                services=self._services,
+                observed=self.observed,
+                recorder=self._recorder,
+                interval_s=settings.metrics_interval_s,
+            ),
+            downstream=self.downstream,
+            observed=self.observed,
+            image=settings.worker_image,
+        )
+        self._dataset_controller = DatasetController(
+            cluster,
+            datasets=self._datasets,
+            nodes=self._nodes,
+            holding=self._holding(self._datasets),
+            downstream=self.downstream,
+            observed=self.observed,
+            recorder=self._recorder,
+        )
+
+    def _holding(self, objects: Informer) -> Holding:
+        return Holding(
+            self._cluster,
+            objects=objects,
+            nodes=self._nodes,
+            observed=self.observed,
+            downstream=self.downstream,
+            recorder=self._recorder,
+            timeout_s=self._settings.delete_timeout_s,
+        )
+
+    async def __aenter__(self) -> "Leadership":
+        await self._stack.enter_async_context(self._running())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, trace)
+
+    @contextlib.asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        informers = (self._nodes, self._models, self._datasets, self._services, self._pods, self._deployments)
+        link = Link(
+            self._settings.link,
+            subscriptions=self.upstream.subscriptions(),
+            will=self.downstream.will,
+            on_connect=self.downstream.connected,
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._services_queue.close)
+            stack.callback(self._datasets_queue.close)
+            for informer in informers:
+                await stack.enter_async_context(informer)
+            await stack.enter_async_context(link)
+            await stack.enter_async_context(self.downstream)
+            # A part that fails takes the others with it, and the process: its supervisor starts it anew.
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            tasks = [
+                group.create_task(self._work(informers), name="gm controllers"),
+                group.create_task(self._release(informers, link), name="gm release"),
+                group.create_task(self._watch_silence(), name="gm silence"),
+            ]
+            try:
+                yield
+            finally:
+                for task in (*tasks, *self._background):
+                    task.cancel()
+
+    async def _work(self, informers: tuple[Informer, ...]) -> None:
+        for informer in informers:
+            await informer.wait_synced()
+        logger.info("caches complete", extra={"services": len(self._services.items())})
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WORKERS_PER_QUEUE):
+                group.create_task(_serve(self._services_queue, self._service_controller.reconcile))
+                group.create_task(_serve(self._datasets_queue, self._dataset_controller.reconcile))
+
+    async def _release(self, informers: tuple[Informer, ...], link: Link) -> None:
+        for informer in informers:
+            await informer.wait_synced()
+        await link.wait_connected()
+        await asyncio.sleep(RETAINED_SETTLE_S)
+        if self.upstream.seen_epoch >= self._leader.epoch:
+            await self._raise_above_seen()
+        self._dataset_controller.prime()
+        self._service_controller.prime()
+        self.downstream.release()
+        logger.info("speaking to the nodes", extra={"epoch": self.downstream.epoch})
+        self._all_again()
+
+    async def _raise_above_seen(self) -> None:
+        try:
+            self.downstream.new_epoch(await self._leader.raise_epoch(above=self.upstream.seen_epoch))
+        except NereidError as error:
+            # The first state that is ahead of us asks again.
+            logger.warning("epoch not raised", extra={"error": str(error)})
+
+    async def _watch_silence(self) -> None:
+        """Notice LocalControllers that fall silent: no message says so."""
+        while True:
+            await asyncio.sleep(min(SILENCE_CHECK_S, self._settings.node_timeout_s / 4))
+            silent = {name for name in self.observed.nodes if not self.observed.is_observable(name)}
+            for node in silent ^ self._silent:
+                self._tasks_of_node_changed(node)
+            self._silent = silent
+
+    # What changed in the cluster.
+
+    def _service_changed(self, key: Key, _former: Object | None, _present: Object | None) -> None:
+        self._services_queue.add(key)
+
+    def _dataset_changed(self, key: Key, _former: Object | None, _present: Object | None) -> None:
+        self._datasets_queue.add(key)
+        if _said(_former) != _said(_present):
+            self._services_of(key.namespace)
+
+    def _model_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
+        if _said(former) != _said(present):
+            self._services_of(key.namespace)
+
+    def _worker_changed(self, _key: Key, former: Object | None, present: Object | None) -> None:
+        labels = ((present or former or {}).get("metadata") or {}).get("labels") or {}
+        self._add_services(labels.get(SERVICE_LABEL, ""))
+
+    def _node_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
+        if _node_facts(former) == _node_facts(present):
+            return
+        if present is None:
+            self.downstream.node_gone(key.name)
+            self.observed.nodes.pop(key.name, None)
+        elif former is None and (view := self.observed.nodes.get(key.name)) is not None and view.online:
+            self.downstream.node_appeared(key.name)
+        self._all_again()
+
+    def _all_again(self) -> None:
+        for informer, queue in ((self._services, self._services_queue), (self._datasets, self._datasets_queue)):
+            for obj in informer.items():
+                queue.add(Key(obj["metadata"]["namespace"], obj["metadata"]["name"]))
+
+    def _services_of(self, namespace: str) -> None:
+        for obj in self._services.items():
+            if obj["metadata"]["namespace"] == namespace:
+                self._services_queue.add(Key(namespace, obj["metadata"]["name"]))
+
+    # What nodes and workers said.
+
+    def _tasks_of_node_changed(self, node: str) -> None:
+        for informer, queue in ((self._services, self._services_queue), (self._datasets, self._datasets_queue)):
+            for obj in informer.items():
+                uid = obj["metadata"]["uid"]
+                if node in self.downstream.nodes_of(uid) or node in ((obj.get("status") or {}).get("heldBy") or ()):
+                    queue.add(Key(obj["metadata"]["namespace"], obj["metadata"]["name"]))
+
+    def _status_came(self, uid: str, urgent: bool) -> None:
+        for informer, queue in ((self._services, self._services_queue), (self._datasets, self._datasets_queue)):
+            for obj in informer.items():
+                if obj["metadata"]["uid"] == uid:
+                    key = Key(obj["metadata"]["namespace"], obj["metadata"]["name"])
+                    if urgent:
+                        queue.add(key)
+                    else:
+                        queue.add_after(key, self._settings.metrics_interval_s)
+
+    def _add_services(self, identity: str) -> None:
+        for key in self._service_controller.keys_of(identity):
+            self._services_queue.add(key)
+
+    def _node_reported(self, node: str, report: Report) -> None:
+        self._tasks_of_node_changed(node)
+        if report.reason:
+            self._record(node, report.reason, report.message)
+
+    def _node_is_double(self, node: str) -> None:
+        self._record(node, "DuplicateIdentity", f"two LocalControllers answer as node {node}: a cloned disk or name")
+
+    def _record(self, node: str, reason: str, message: str) -> None:
+        obj = self._nodes.get("", node)
+        logger.warning("node condition", extra={"node": node, "reason": reason, "problem": message})
+        if obj is not None:
+            task = asyncio.create_task(self._recorder.record(obj, "Warning", reason, message))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+
+async def _serve(queue: WorkQueue[Key], reconcile: Reconcile) -> None:
+    while True:
+        key = await queue.get()
+        try:
+            again_s = await reconcile(key)
+        except TemporaryError as error:
+            delay_s = queue.retry(key, delay_s=error.delay_s)
+            logger.info("reconcile again", extra={"key": "/".join(key), "error": str(error), "delay_s": delay_s})
+        except NereidError as error:
+            delay_s = queue.retry(key)
+            logger.warning("reconcile failed", extra={"key": "/".join(key), "error": str(error), "delay_s": delay_s})
+        except Exception:
+            # The supervisor of all controllers: one object's defect must not stop the others.
+            queue.retry(key)
+            logger.exception("reconcile raised", extra={"key": "/".join(key)})
+        else:
+            queue.forget(key)
+            if again_s is not None:
+                queue.add_after(key, again_s)
+        finally:
+            queue.done(key)
+
+
+def _said(obj: Object | None) -> object:
+    if obj is None:
+        return None
+    return obj["metadata"].get("uid"), obj["metadata"].get("generation"), obj["metadata"].get("labels"), obj.get("spec")
+
+
+def _node_facts(obj: Object | None) -> object:
+    """Return what matters of a Node: its heartbeats do not."""
+    if obj is None:
+        return None
+    metadata = obj["metadata"]
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    ready = [condition.get("status") for condition in conditions if condition.get("type") == "Ready"]
+    return metadata.get("uid"), metadata.get("labels"), metadata.get("annotations"), ready

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings a service's Pods and its Deployment to what its plan says."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from nereid_cloud.cluster.kinds import DEPLOYMENT, POD
+from nereid_cloud.cluster.port import Cluster, Object, Ref
+from nereid_cloud.gm.events import Recorder
+from nereid_cloud.gm.informer import Informer
+from nereid_cloud.gm.names import MANAGER, ROLE_LABEL, SERVICE_LABEL
+from nereid_cloud.gm.plan import Parts
+from nereid_cloud.gm.pods import cloud_deployment, cloud_task, deployment_name, task_in
+from nereid_cloud.gm.workers import has_ended
+from nereid_shared.desired import task_hash
+from nereid_shared.errors import AlreadyExists, NotFound
+from nereid_shared.messages import Task
+from nereid_shared.resources import JointInferenceService
+
+logger = logging.getLogger(__name__)
+
+FIRST_BACKOFF_S: Final = 1.0
+LAST_BACKOFF_S: Final = 300.0
+
+
+@dataclass(slots=True)
+class _Replaced:
+    """How often a node's Pod had to be replaced, and when the next may be made."""
+
+    times: int = 0
+    not_before: float = 0.0
+
+
+class Placement:
+    """The writes that make workers come and go.
+
+    Args:
+        pods: cache of the Pods of all services.
+        deployments: cache of their Deployments.
+        broker: URL of the cloud broker as cloud workers reach it.
+        image: image of workers that name none.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        pods: Informer,
+        deployments: Informer,
+        recorder: Recorder,
+        broker: str,
+        image: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster, self._pods, self._deployments = cluster, pods, deployments
+        self._recorder, self._broker, self._image, self._clock = recorder, broker, image, clock
+        self._groups: dict[str, str] = {}
+        self._applied: dict[str, tuple[str, object]] = {}
+        self._replaced: dict[tuple[str, str], _Replaced] = {}
+
+    def pods_of(self, uid: str, role: str) -> list[Object]:
+        """Return a service's Pods of one side."""
+        return [
+            pod
+            for pod in self._pods.items()
+            if (labels := pod["metadata"].get("labels") or {}).get(SERVICE_LABEL) == uid
+            and labels.get(ROLE_LABEL) == role
+        ]
+
+    async def edge(self, raw: Object, wanted: Mapping[str, Object], *, nodes: Iterable[str]) -> float | None:
+        """Bring the edge Pods about; returns seconds until a Pod that failed may be made again.
+
+        Args:
+            raw: the service.
+            wanted: Pods by node; a node of the service without one keeps the Pod that it has.
+            nodes: the service's nodes; Pods elsewhere go.
+        """
+        uid, kept = raw["metadata"]["uid"], frozenset(nodes)
+        present: dict[str, list[Object]] = {}
+        for pod in self.pods_of(uid, "edge"):
+            present.setdefault(pod["spec"].get("nodeName", ""), []).append(pod)
+        for node in present.keys() - kept:
+            await self._delete_all(present[node])
+        waits = [await self._one(raw, pod, present.get(node, [])) for node, pod in wanted.items()]
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    async def _one(self, raw: Object, wanted: Object, present: list[Object]) -> float | None:
+        name, node = wanted["metadata"]["name"], wanted["spec"]["nodeName"]
+        key = (raw["metadata"]["uid"], node)
+        ended = [pod for pod in present if has_ended(pod) and "deletionTimestamp" not in pod["metadata"]]
+        await self._delete_all(pod for pod in present if pod["metadata"]["name"] != name or pod in ended)
+        if ended:
+            replaced = self._replaced.setdefault(key, _Replaced())
+            delay_s = min(FIRST_BACKOFF_S * 2.0**replaced.times, LAST_BACKOFF_S)
+            replaced.times, replaced.not_before = min(replaced.times + 1, 16), self._clock() + delay_s
+            status = ended[0].get("status") or {}
+            why = status.get("reason") or status.get("phase") or "PodFailed"
+            message = f"Pod {ended[0]['metadata']['name']} on node {node} ended: {why}"
+            await self._recorder.record(raw, "Warning", "PodReplaced", message)
+        if present:
+            return None  # two workers must not share one state folder: the former Pod's end comes as an event
+        wait_s = self._replaced.get(key, _Replaced()).not_before - self._clock()
+        if wait_s > 0:
+            return wait_s
+        try:
+            await asyncio.to_thread(self._cluster.create, wanted)
+        except AlreadyExists:
+            logger.debug("pod is there already", extra={"pod": name})
+        else:
+            logger.info("pod created", extra={"pod": name, "node": node})
+        return None
+
+    async def cloud(self, service: JointInferenceService, raw: Object, parts: Parts, *, nodes: Iterable[str]) -> Task:
+        """Bring the Deployment about; returns the task that its workers run."""
+        group = await self._group(service)
+        task = cloud_task(service, big=parts.big, nodes=nodes, group=group)
+        manifest = cloud_deployment(
+            service, raw, task, hostname=parts.cloud_hostname, big=parts.big, broker=self._broker, image=self._image
+        )
+        uid, name = service.metadata.uid, manifest["metadata"]["name"]
+        present = self._deployments.get(service.metadata.namespace, name)
+        fingerprint = (task_hash(manifest, {}), _generation(present))
+        if present is None or self._applied.get(uid) != fingerprint:
+            result = await asyncio.to_thread(self._cluster.apply, manifest, manager=MANAGER)
+            self._applied[uid] = (fingerprint[0], _generation(result))
+            if present is not None:
+                self._deployments.written(present, result)
+        return task
+
+    async def delete(self, service_uid: str, namespace: str) -> None:
+        """Delete the workers; the owner's finalizer would delay the garbage collection."""
+        await self._delete_all([*self.pods_of(service_uid, "edge")])
+        for deployment in self._deployments.items():
+            labels = deployment["metadata"].get("labels") or {}
+            if labels.get(SERVICE_LABEL) == service_uid and "deletionTimestamp" not in deployment["metadata"]:
+                ref = Ref(kind=DEPLOYMENT, name=deployment["metadata"]["name"], namespace=namespace)
+                await self._delete(ref, deployment["metadata"]["uid"])
+
+    def forget(self, uid: str) -> None:
+        """Drop what is remembered of a service that is no more."""
+        self._groups.pop(uid, None)
+        self._applied.pop(uid, None)
+        for key in [key for key in self._replaced if key[0] == uid]:
+            del self._replaced[key]
+
+    def deployed_task(self, service: JointInferenceService) -> Task | None:
+        """Return the task that the cached Deployment carries."""
+        present = self._deployments.get(service.metadata.namespace, deployment_name(service))
+        return None if present is None else task_in(present)
+
+    async def _group(self, service: JointInferenceService) -> str:
+        """Return the secret name of the share group, which only the Deployment keeps."""
+        uid = service.metadata.uid
+        if uid not in self._groups:
+            ref = Ref(kind=DEPLOYMENT, name=deployment_name(service), namespace=service.metadata.namespace)
+            try:
+                former = task_in(await asyncio.to_thread(self._cluster.get, ref))
+            except NotFound:
+                former = None
+            self._groups[uid] = former.group if former is not None and former.group else secrets.token_hex(16)
+        return self._groups[uid]
+
+    async def _delete_all(self, pods: Iterable[Object]) -> None:
+        for pod in pods:
+            metadata = pod["metadata"]
+            if "deletionTimestamp" not in metadata:
+                ref = Ref(kind=POD, name=metadata["name"], namespace=metadata["namespace"])
+                await self._delete(ref, metadata["uid"])
+
+    async def _delete(self, ref: Ref, uid: str) -> None:
+        try:
+            await asyncio.to_thread(self._cluster.delete, ref, uid=uid)
+        except NotFound:
+            logger.debug("gone already", extra={"object": ref.name})
+        else:
+            logger.info("deleted", extra={"kind": ref.kind.kind, "object": ref.name})
+
+
+def _generation(obj: Object | None) -> object:
+    if obj is None:
+        return None
+    return obj["metadata"].get("uid"), obj["metadata"].get("generation")

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a service needs of other objects: nodes, models and datasets resolved, or why they cannot be; no I/O.
+
+Level-triggered: the plan is made anew from what is there, so a problem heals when the missing thing appears.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from nereid_cloud.cluster.port import Object
+from nereid_cloud.gm.conditions import Problem
+from nereid_cloud.gm.names import DEFAULT_EDGE_BROKER, EDGE_BROKER_ANNOTATION, HOSTNAME_LABEL
+from nereid_shared import topics
+from nereid_shared.resources import (
+    BUILTIN_PREFIX,
+    HARD_EXAMPLE_RULES,
+    DatasetRef,
+    JointInferenceService,
+    broken_rules,
+)
+
+REFUSED_NAMESPACE: Final = topics.ROOT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The objects that a service of one namespace may name, by name; not to be changed."""
+
+    nodes: Mapping[str, Object]
+    models: Mapping[str, Object]
+    datasets: Mapping[str, Object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgePlan:
+    """One node's part of a service.
+
+    Attributes:
+        broker: URL of the node's own broker, as a Pod on it reaches it.
+        datasets: those that the worker reads there, by name.
+    """
+
+    node: str
+    broker: str
+    datasets: Mapping[str, Object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a service comes to.
+
+    Attributes:
+        nodes: the nodes that the service is meant for, as far as they exist.
+        parts: what the workers are made of; None where the service as a whole cannot start.
+        problems: what is missing or wrong.
+    """
+
+    nodes: tuple[str, ...]
+    parts: "Parts | None"
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a service's workers are made of.
+
+    Attributes:
+        edges: the nodes that can run it.
+        cloud_hostname: value of the cloud node's hostname label.
+    """
+
+    edges: tuple[EdgePlan, ...]
+    little: Object
+    big: Object
+    cloud_hostname: str
+
+
+def plan(service: JointInferenceService, raw: Object, world: World) -> Plan:
+    """Resolve what a service names."""
+    problems = [
+        Problem(reason="SpecInvalid", message=f"{c.field}: {c.message}") for c in broken_rules(raw["kind"], raw)
+    ]
+    if service.metadata.namespace == REFUSED_NAMESPACE:
+        problems.append(
+            Problem(reason="NamespaceRefused", message=f"namespace {REFUSED_NAMESPACE} is Nereid's topics'")
+        )
+    problems += _rule(service)
+    little = _model(service.spec.edge_worker.model.name, world, problems)
+    big = _model(service.spec.cloud_worker.model.name, world, problems)
+    cloud_name = service.spec.cloud_worker.node_name
+    cloud_node = world.nodes.get(cloud_name)
+    if cloud_node is None:
+        problems.append(_missing("Node", cloud_name, "NodeNotFound"))
+    stops = bool(problems)
+    nodes = tuple(_node_names(service, world, problems))
+    edges = _edges(service, nodes, world, problems)
+    parts = None
+    if not stops and little is not None and big is not None and cloud_node is not None:
+        parts = Parts(edges=edges, little=little, big=big, cloud_hostname=_hostname(cloud_node))
+    return Plan(nodes=nodes, parts=parts, problems=tuple(problems))
+
+
+def is_ready(node: Object | None) -> bool:
+    """Whether a Node is there and Ready by its own condition."""
+    conditions = ((node or {}).get("status") or {}).get("conditions") or []
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def _rule(service: JointInferenceService) -> Iterable[Problem]:
+    algorithm = service.spec.edge_worker.hard_example_algorithm
+    known = HARD_EXAMPLE_RULES.get(algorithm.name)
+    if known is None and service.spec.edge_worker.worker_spec.script_boot_file.startswith(BUILTIN_PREFIX):
+        names = ", ".join(HARD_EXAMPLE_RULES)
+        yield Problem(reason="RuleUnknown", message=f"hard example rule {algorithm.name!r}: the builtin has {names}")
+    for parameter in algorithm.parameters if known is not None else ():
+        if parameter.key not in (known or {}):
+            yield Problem(reason="ParameterInvalid", message=f"rule {algorithm.name} takes no {parameter.key!r}")
+
+
+def _model(name: str, world: World, problems: list[Problem]) -> Object | None:
+    model = world.models.get(name)
+    missing = _missing("Model", name, "ModelNotFound")
+    if model is None and missing not in problems:
+        problems.append(missing)
+    return model
+
+
+def _edges(
+    service: JointInferenceService, nodes: Iterable[str], world: World, problems: list[Problem]
+) -> tuple[EdgePlan, ...]:
+    edges = []
+    for name in nodes:
+        datasets: Mapping[str, Object] = {}
+        if service.spec.edge_worker.dataset is not None:
+            found = _datasets(service.spec.edge_worker.dataset, name, world)
+            if isinstance(found, Problem):
+                problems.append(found)
+                continue
+            datasets = found
+        annotations = world.nodes[name]["metadata"].get("annotations") or {}
+        broker = annotations.get(EDGE_BROKER_ANNOTATION) or DEFAULT_EDGE_BROKER
+        edges.append(EdgePlan(node=name, broker=broker, datasets=datasets))
+    return tuple(edges)
+
+
+def _node_names(service: JointInferenceService, world: World, problems: list[Problem]) -> Iterable[str]:
+    worker = service.spec.edge_worker
+    if worker.node_name is not None:
+        names = [worker.node_name]
+        if worker.node_name not in world.nodes:
+            problems.append(_missing("Node", worker.node_name, "NodeNotFound"))
+            return
+    else:
+        wanted = (worker.node_selector or {}).items()
+        names = sorted(
+            name for name, node in world.nodes.items() if wanted <= (node["metadata"].get("labels") or {}).items()
+        )
+        if not names:
+            text = ",".join(f"{key}={value}" for key, value in sorted(wanted))
+            problems.append(Problem(reason="NodeNotFound", message=f"no Node has the labels {text}"))
+    for name in names:
+        try:
+            yield topics.node_name(name)
+        except ValueError as error:
+            problems.append(Problem(reason="NodeNameInvalid", message=str(error)))
+
+
+def _datasets(wanted: DatasetRef, node: str, world: World) -> Mapping[str, Object] | Problem:
+    if wanted.name is not None:
+        dataset = world.datasets.get(wanted.name)
+        if dataset is None:
+            return _missing("Dataset", wanted.name, "DatasetNotFound")
+        owner = dataset["spec"].get("nodeName")
+        if owner != node:
+            message = f"Dataset {wanted.name} is on node {owner}, the worker on {node}"
+            return Problem(reason="DatasetNotOnNode", message=message)
+        return {wanted.name: dataset}
+    labels = (wanted.labels or {}).items()
+    found = {
+        name: dataset
+        for name, dataset in sorted(world.datasets.items())
+        if dataset["spec"].get("nodeName") == node and labels <= (dataset["metadata"].get("labels") or {}).items()
+    }
+    if not found:
+        text = ",".join(f"{key}={value}" for key, value in sorted(labels))
+        return Problem(reason="DatasetNotFound", message=f"no Dataset on node {node} has the labels {text}")
+    return found
+
+
+def _hostname(node: Object) -> str:
+    labels: Mapping[str, Any] = node["metadata"].get("labels") or {}
+    return str(labels.get(HOSTNAME_LABEL) or node["metadata"]["name"])
+
+
+def _missing(kind: str, name: str, reason: str) -> Problem:
+    return Problem(reason=reason, message=f"{kind} {name!r} does not exist")

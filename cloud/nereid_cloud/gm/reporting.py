@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a service's status: conditions at once, counters and heartbeats at most every so often, Events at transitions.
+
+The whole list of conditions is the GlobalManager's, written by merge patch with the resourceVersion that it was read
+with; never by server-side apply, where two managers would leave two types true.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE
+from nereid_cloud.cluster.port import Cluster, Object
+from nereid_cloud.gm import ledgers
+from nereid_cloud.gm.conditions import (
+    HEARTBEAT_S,
+    Problem,
+    Verdict,
+    WorkerObservation,
+    conditions_of,
+    is_same,
+    judge,
+    nodes_summary,
+    phase_shown,
+)
+from nereid_cloud.gm.events import Recorder
+from nereid_cloud.gm.holding import held_by, ref_in
+from nereid_cloud.gm.informer import Informer
+from nereid_cloud.gm.names import RETIRED_ANNOTATION
+from nereid_cloud.gm.observed import Observed
+from nereid_shared.errors import MessageInvalid, MessageTooLarge
+from nereid_shared.messages import Ledger
+
+# After a start of ours the nodes are given this time to speak before a service that was Ready is called otherwise.
+SETTLE_S: Final = 10.0
+_ROUTINE: Final = frozenset({
+    "AllWorkersRunning", "WorkersRunning", "WorkersStarting", "WorkerStarting", "NotAcknowledged", "PodNotReady",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What was observed of a service.
+
+    Attributes:
+        held: the nodes that stay on record as holding the task.
+        ledgers: the last ledger of each node that told one.
+    """
+
+    workers: tuple[WorkerObservation, ...]
+    problems: tuple[Problem, ...]
+    held: frozenset[str]
+    ledgers: Mapping[str, Ledger]
+
+
+class ServiceReporter:
+    """The one writer of services' statuses.
+
+    Args:
+        services: the cache of services.
+        interval_s: seconds between two writes of counters, at least.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        services: Informer,
+        observed: Observed,
+        recorder: Recorder,
+        interval_s: float,
+        settle_s: float = SETTLE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster, self._services, self._observed, self._recorder = cluster, services, observed, recorder
+        self._interval_s, self._clock = interval_s, clock
+        self._settled_at = clock() + settle_s
+        self._written_at: dict[str, float] = {}
+
+    async def report(self, raw: Object, report: Report) -> float:
+        """Write what changed; returns seconds until the next write is due."""
+        raw = await self._retire(raw, report)
+        now, uid, status = self._clock(), raw["metadata"]["uid"], raw.get("status") or {}
+        former = status.get("conditions") or []
+        verdict = judge(report.workers, report.problems, former=phase_shown(former))
+        if now < self._settled_at and _is_ready(former) and verdict.ready != "True" and not report.problems:
+            return 0.5
+        wanted = self._wanted(raw, report, verdict)
+        changed = {key: value for key, value in wanted.items() if status.get(key) != value}
+        said_same = is_same(former, wanted["conditions"])
+        if said_same:
+            changed.pop("conditions", None)
+        since_s = now - self._written_at.get(uid, float("-inf"))
+        if not changed and since_s < HEARTBEAT_S:
+            return HEARTBEAT_S - since_s
+        if changed.keys() <= {"metrics"} and since_s < self._interval_s:
+            return self._interval_s - since_s
+        patch = {
+            "metadata": {"resourceVersion": raw["metadata"]["resourceVersion"]},
+            "status": {**changed, "conditions": wanted["conditions"]},
+        }
+        ref = ref_in(JOINT_INFERENCE_SERVICE, raw)
+        result = await asyncio.to_thread(self._cluster.patch, ref, patch, subresource="status")
+        self._services.written(raw, result)
+        self._written_at[uid] = now
+        if not said_same and not _same_transition(former, wanted["conditions"]):
+            await self._tell(raw, verdict)
+        return HEARTBEAT_S
+
+    def forget(self, uid: str) -> None:
+        """Drop what is remembered of a service that is no more."""
+        self._written_at.pop(uid, None)
+
+    def _wanted(self, raw: Object, report: Report, verdict: Verdict) -> dict[str, Any]:
+        status = raw.get("status") or {}
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        generation = raw["metadata"].get("generation", 0)
+        wanted: dict[str, Any] = {
+            "conditions": conditions_of(verdict, status.get("conditions") or [], generation=generation, now=now),
+            "observedGeneration": generation,
+            "startTime": status.get("startTime") or now,
+            "active": sum(worker.state == "running" for worker in report.workers),
+            "failed": sum(worker.state == "failed" for worker in report.workers),
+            "nodes": nodes_summary(report.workers),
+            "heldBy": sorted(report.held),
+        }
+        metrics = _metrics(raw, report)
+        if metrics is not None:
+            wanted["metrics"] = metrics
+        return wanted
+
+    async def _retire(self, raw: Object, report: Report) -> Object:
+        """Keep the counts of nodes that let the task go: their own are gone with it."""
+        gone = held_by(raw) - report.held
+        counts = [ledger for node, ledger in report.ledgers.items() if node in gone]
+        if not counts:
+            return raw
+        total = ledgers.total([*map(ledgers.retired, counts), *_retired(raw)])
+        patch = {
+            "metadata": {
+                "resourceVersion": raw["metadata"]["resourceVersion"],
+                "annotations": {RETIRED_ANNOTATION: total.encode().decode()},
+            }
+        }
+        result = await asyncio.to_thread(self._cluster.patch, ref_in(JOINT_INFERENCE_SERVICE, raw), patch)
+        self._services.written(raw, result)
+        for node in gone:
+            self._observed.node(node).statuses.pop(raw["metadata"]["uid"], None)
+        return result
+
+    async def _tell(self, raw: Object, verdict: Verdict) -> None:
+        if verdict.ready == "True":
+            await self._recorder.record(raw, "Normal", "Running", verdict.message)
+            return
+        routine = verdict.ready_reason in _ROUTINE and verdict.phase != "Failed"
+        await self._recorder.record(
+            raw, "Normal" if routine else "Warning", verdict.ready_reason, verdict.ready_message or verdict.phase
+        )
+
+
+def _metrics(raw: Object, report: Report) -> list[dict[str, str]] | None:
+    """Return the metrics to show; None to leave those that are there.
+
+    After our restart the nodes send their ledgers again one by one: until all have, a sum that is behind what is
+    shown is not shown.
+    """
+    present = [ledger for node, ledger in report.ledgers.items() if node in report.held]
+    shown = (raw.get("status") or {}).get("metrics") or []
+    if not report.ledgers and not shown:
+        return None
+    fresh = ledgers.total([*present, *_retired(raw)])
+    if not report.held <= report.ledgers.keys() and ledgers.is_behind(fresh, shown):
+        return None
+    return ledgers.metrics_of(fresh)
+
+
+def _retired(raw: Object) -> list[Ledger]:
+    text = (raw["metadata"].get("annotations") or {}).get(RETIRED_ANNOTATION)
+    if not text:
+        return []
+    try:
+        return [Ledger.decode(text.encode(), max_bytes=1 << 20)]
+    except (MessageInvalid, MessageTooLarge):
+        return []
+
+
+def _is_ready(conditions: list[Mapping[str, Any]]) -> bool:
+    return bool(conditions) and conditions[0].get("type") == "Ready" and conditions[0].get("status") == "True"
+
+
+def _same_transition(former: list[Mapping[str, Any]], present: list[Mapping[str, Any]]) -> bool:
+    """Whether only messages or the generation differ."""
+    return [(c.get("type"), c.get("status"), c.get("reason")) for c in former] == [
+        (c.get("type"), c.get("status"), c.get("reason")) for c in present
+    ]

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The GlobalManager's settings, read once from the command line."""
+
+import argparse
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+from nereid_cloud.gm.leader import LeaseSettings
+from nereid_shared.link import LinkSettings, TlsFiles
+from nereid_shared.quantities import duration_s
+
+METRICS_INTERVAL_CLUSTER = "10s"
+METRICS_INTERVAL_LAPTOP = "1s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All of them.
+
+    Attributes:
+        state: state folder of a LocalCluster; None with a kubeconfig.
+        kubeconfig: a real cluster's.
+        link: the cloud broker.
+        workers_broker: the cloud broker's URL as cloud workers reach it.
+        lease: the leader's Lease.
+        metrics_interval_s: seconds between two writes of a service's counters, at least.
+        node_timeout_s: silence after which a LocalController counts as offline: three of its heartbeats.
+        delete_timeout_s: how long a deletion waits for a node that is there and does not answer.
+        worker_image: image of workers that name none.
+        json_logs: one JSON object a line instead of text.
+    """
+
+    state: Path | None
+    kubeconfig: Path | None
+    link: LinkSettings
+    workers_broker: str
+    lease: LeaseSettings
+    metrics_interval_s: float
+    node_timeout_s: float = 90.0
+    delete_timeout_s: float = 30.0
+    worker_image: str = ""
+    json_logs: bool = False
+
+    @classmethod
+    def from_args(cls, arguments: Sequence[str]) -> Self:
+        """Parse a command line; a wrong one ends the process with usage on standard error.
+
+        Raises:
+            UserError: the broker's URL or a file is wrong.
+        """
+        args = _parser().parse_args(arguments)
+        identity = args.identity or f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        tls = None
+        if args.ca or args.cert or args.key:
+            tls = TlsFiles(ca=args.ca, cert=args.cert, key=args.key)
+        interval = METRICS_INTERVAL_LAPTOP if args.kubeconfig is None else METRICS_INTERVAL_CLUSTER
+        return cls(
+            state=args.state,
+            kubeconfig=args.kubeconfig,
+            link=LinkSettings.from_url(args.broker, client_id=f"nereid-gm-{identity}", tls=tls),
+            workers_broker=args.workers_broker or args.broker,
+            lease=LeaseSettings(identity=identity, namespace=args.lease_namespace, lease_s=args.lease_seconds),
+            metrics_interval_s=duration_s(interval) if args.metrics_interval is None else args.metrics_interval,
+            node_timeout_s=args.node_timeout,
+            delete_timeout_s=args.delete_timeout,
+            worker_image=args.worker_image or f"nereid-worker:{version('nereid-ai')}",
+            json_logs=args.log_format == "json",
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m nereid_cloud.gm", description="The GlobalManager.")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--state", type=Path, help="state folder of a local cluster")
+    place.add_argument("--kubeconfig", type=Path, help="kubeconfig of a real cluster")
+    parser.add_argument("--broker", required=True, help="cloud broker, mqtt://host:port or mqtts://host:port")
+    parser.add_argument("--workers-broker", default="", help="the same broker as cloud workers reach it")
+    for name, text in (("ca", "CA of the broker"), ("cert", "our certificate"), ("key", "its key")):
+        parser.add_argument(f"--{name}", type=Path, help=f"{text}, PEM")
+    parser.add_argument("--metrics-interval", type=_seconds, help="between writes of counters, such as 1s")
+    parser.add_argument("--node-timeout", type=_seconds, default=90.0, help="silence after which a node is offline")
+    parser.add_argument("--delete-timeout", type=_seconds, default=30.0, help="how long a deletion waits for a node")
+    parser.add_argument("--lease-seconds", type=float, default=15.0, help="after which a silent leader is replaced")
+    parser.add_argument("--lease-namespace", default="default", help="namespace of the Lease")
+    parser.add_argument("--identity", default="", help="name in the Lease; must never run twice")
+    parser.add_argument("--worker-image", default="", help="image of workers that name none")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        return duration_s(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
