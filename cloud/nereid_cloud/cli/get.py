@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -45,7 +46,13 @@ def get(
     query = Query(
         cluster=cluster_of(ctx), namespace=None if all_namespaces else namespace, labels=selector, fields=field_selector
     )
-    view = View(form=output, headers=headers, labels=show_labels, namespaces=all_namespaces, kinds=len(asked) > 1)
+    view = View(
+        form=output,
+        headers=headers,
+        labels=show_labels,
+        namespaces=all_namespaces,
+        kinds=len({target.kind for target in asked}) > 1,
+    )
     if watch:
         _watch(query, asked, view)
         return
@@ -55,13 +62,14 @@ def get(
         raise typer.Exit(FAILED)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Where objects are looked for."""
+    """Where objects are looked for; namespace None means all of them."""
 
-    __slots__ = ("cluster", "fields", "labels", "namespace")
-
-    def __init__(self, *, cluster: Cluster, namespace: str | None, labels: str, fields: str) -> None:
-        self.cluster, self.namespace, self.labels, self.fields = cluster, namespace, labels, fields
+    cluster: Cluster
+    namespace: str | None
+    labels: str
+    fields: str
 
     def of(self, kind: Kind) -> list[Object]:
         """Return all objects of a kind that match, by namespace and name."""
@@ -80,13 +88,22 @@ class Query:
         return self.cluster.get(ref(kind, name, self.namespace or ""))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """How objects are printed."""
+    """How objects are printed.
 
-    __slots__ = ("form", "headers", "kinds", "labels", "namespaces")
+    Attributes:
+        form: what follows ``-o``.
+        labels: with a column of labels.
+        namespaces: with a column of namespaces.
+        kinds: names as kind/name, where several kinds are shown.
+    """
 
-    def __init__(self, *, form: str, headers: bool, labels: bool, namespaces: bool, kinds: bool) -> None:
-        self.form, self.headers, self.labels, self.namespaces, self.kinds = form, headers, labels, namespaces, kinds
+    form: str
+    headers: bool
+    labels: bool
+    namespaces: bool
+    kinds: bool
 
     def columns(self, kind: Kind) -> list[Column]:
         """Return all columns of a kind, NAME included."""
@@ -155,7 +172,8 @@ def _watch(query: Query, asked: Sequence[Target], view: View) -> None:
         query.one(kind, names[0])
         fields = ",".join(filter(None, (fields, f"metadata.name={names[0]}")))
     columns = view.columns(kind)
-    widths = [len(column.heading) for column in columns]
+    headings = [column.heading for column in columns]
+    widths = widths_of([headings])
     first = view.headers
     place = query.namespace if kind.namespaced else None
     for batch in changes(query.cluster, kind, namespace=place, labels=query.labels, fields=fields):
@@ -166,14 +184,10 @@ def _watch(query: Query, asked: Sequence[Target], view: View) -> None:
                 sys.stdout.write(f"---\n{text}" if view.form == "yaml" else text.rstrip("\n") + "\n")
         else:
             rows = [row_of(obj, columns, now()) for obj in objects]
-            widths = [max(pair) for pair in zip(widths, widths_of([widths_row(columns), *rows]), strict=True)]
             if first and rows:
-                rows.insert(0, widths_row(columns))
+                rows.insert(0, headings)
                 first = False
+            if rows:
+                widths = [max(pair) for pair in zip(widths, widths_of(rows), strict=True)]
             sys.stdout.writelines(f"{line(row, widths)}\n" for row in rows)
         sys.stdout.flush()
-
-
-def widths_row(columns: Sequence[Column]) -> list[str]:
-    """Return the headings."""
-    return [column.heading for column in columns]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options that every command shares: which cluster it speaks to. They may stand before or after the command."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,11 +57,15 @@ def options_of(ctx: typer.Context) -> Options:
 def cluster_of(ctx: typer.Context) -> Cluster:
     """Return the cluster that the user means; it closes when the command ends.
 
+    From here on Ctrl-C ends the process at once and quietly, as it ends kubectl: a command on a cluster has nothing
+    to undo.
+
     Raises:
         UserError: there is none.
     """
     from nereid_cloud.cluster.opening import open_cluster  # noqa: PLC0415 - `nereid --help` needs no cluster
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     chosen = options_of(ctx)
     cluster = open_cluster(
         state=None if chosen.kubeconfig else chosen.state, kubeconfig=chosen.kubeconfig, context=chosen.context

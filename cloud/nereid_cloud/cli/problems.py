@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How an error reaches the user: one line on stderr that says what to do, an exit code, never a traceback."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from nereid_shared.errors import (
 
 FAILED: Final = 1
 MENDABLE: Final = 2
-INTERRUPTED: Final = 130
 _FROM_SERVER: Final = (NotFound, AlreadyExists, Conflict, Forbidden, Gone, Unavailable)
 
 
@@ -51,9 +49,3 @@ def reported() -> Iterator[None]:
         yield
     except NereidError as error:
         sys.exit(told(error))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader (`| head`) has gone; Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)

@@ -2,6 +2,7 @@
 """``nereid get``: kubectl's tables and forms."""
 
 import json
+import signal
 import threading
 
 import pytest
@@ -114,6 +115,16 @@ def test_a_watch_goes_on_with_what_changes(started: Start, cluster: LocalCluster
     status = {"conditions": [condition("Ready", "True", "AllUp"), condition("Running", "True")]}
     cluster.patch(SERVICE_REF, {"status": status}, subresource="status")
     assert watching.stdout.readline().split()[:2] == ["digits", "Running"]
+
+
+def test_ctrl_c_ends_a_watch_quietly(started: Start, cluster: LocalCluster) -> None:
+    service(cluster, condition("Pending", "True"))
+    watching = started("get", "jis", "-w")
+    assert watching.stdout is not None
+    watching.stdout.readline()
+    watching.send_signal(signal.SIGINT)
+    _, errors = watching.communicate(timeout=20)
+    assert (watching.returncode, errors) == (-signal.SIGINT, "")
 
 
 def test_a_reader_that_goes_ends_the_command_quietly(started: Start, cluster: LocalCluster) -> None:
