@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``nereid new``: two models and a folder become manifests that the cluster accepts."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nereid_cloud import data
+from nereid_cloud.cluster.kinds import NAMESPACE
+from nereid_cloud.cluster.local import LocalCluster
+
+ANSWERS = ("--normalization", "0..1", "--labels", "0,1,2,3,4,5,6,7,8,9", "--output", "logits")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder with two bare models and some pictures."""
+    digits = data.path("examples") / "digits"
+    for role in ("little", "big"):
+        (tmp_path / role).mkdir()
+        shutil.copy(digits / "models" / role / f"{role}.tflite", tmp_path / role)
+    with tarfile.open(digits / "digits.tar.gz") as archive:
+        members = [member for member in archive if member.name.endswith(".png")][:8]
+        archive.extractall(tmp_path / "pictures", members, filter="data")
+    return tmp_path
+
+
+def new(own: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [
+        sys.executable, "-m", "nereid_cloud.cli", "new", "mine", "--little", "little/little.tflite",
+        "--big", "big/big.tflite", "--images", "pictures", *arguments,
+    ]  # fmt: skip
+    return subprocess.run(argv, cwd=own, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+
+def test_it_writes_cards_and_manifests_that_the_cluster_takes(own: Path) -> None:
+    done = new(own, *ANSWERS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(".png") == 10
+    manifests = list(yaml.safe_load_all((own / "mine" / "mine.yaml").read_text()))
+    cluster = LocalCluster(own / "cluster.db")
+    assert cluster.list(NAMESPACE).items
+    for manifest in manifests:
+        manifest["metadata"]["namespace"] = "default"
+        cluster.apply(manifest, manager="test")
+    cluster.close()
+    assert [manifest["kind"] for manifest in manifests] == ["Model", "Model", "Dataset", "JointInferenceService"]
+    index = Path(manifests[2]["spec"]["dataUrl"])
+    paths = index.read_text().splitlines()[1:]
+    assert len(paths) == 8
+    assert all((index.parent / path).is_file() for path in paths)
+
+
+def test_the_cards_hold_golden_outputs_that_the_models_reproduce(own: Path) -> None:
+    assert new(own, *ANSWERS).returncode == 0
+    for role in ("little", "big"):
+        card = json.loads((own / "mine" / "models" / role / "model.json").read_text())
+        assert len(card["golden"]) == 3
+        argv = [sys.executable, "-m", "nereid_worker.predict", str(own / "mine" / "models" / role)]
+        assert subprocess.run(argv, check=False, capture_output=True).returncode == 0
+
+
+def test_a_card_beside_the_model_is_taken_and_nothing_asked(own: Path) -> None:
+    digits = data.path("examples") / "digits" / "models"
+    for role in ("little", "big"):
+        shutil.copy(digits / role / "model.json", own / role)
+        shutil.copytree(digits / role / "golden", own / role / "golden")
+    assert new(own).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ("--normalization", "little", "-1..1")),
+        (("--normalization", "0..2"), ("--normalization", "0..2", "imagenet")),
+        (("--normalization", "0..1", "--output", "logits", "--labels", "a,b"), ("--labels", "2 labels for 10")),
+    ],
+)
+def test_what_the_tensors_cannot_tell_is_asked_for_by_name(
+    own: Path, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    done = new(own, *arguments)
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in words)
+    assert not (own / "mine").exists()
+
+
+def test_a_broken_model_is_named(own: Path) -> None:
+    (own / "big" / "big.tflite").write_bytes(b"no model")
+    done = new(own, *ANSWERS)
+    assert done.returncode == 2
+    assert "big.tflite" in done.stderr
+    assert "Traceback" not in done.stderr
