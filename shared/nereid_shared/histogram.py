@@ -13,7 +13,9 @@ Buckets = dict[int, int]
 
 def bucket(seconds: float) -> int:
     """Return the index of the bucket that a duration falls into."""
-    return max(0, math.ceil(math.log2(max(seconds, _FLOOR_S) / _FLOOR_S) * _PER_OCTAVE))
+    octaves = math.log2(max(seconds, _FLOOR_S) / _FLOOR_S)
+    # Without the tiny step back, rounding would put some of the buckets' own upper bounds into the next one.
+    return max(0, math.ceil(octaves * _PER_OCTAVE - 1e-9))
 
 
 def upper_s(index: int) -> float:
@@ -30,9 +32,10 @@ def add(total: Buckets, more: Mapping[int, int]) -> Buckets:
 
 def percentile_s(buckets: Mapping[int, int], share: float) -> float | None:
     """Return the duration that `share` (0..1) of the counted ones do not exceed, or None where nothing was counted."""
-    left = share * sum(buckets.values())
-    if left <= 0:
+    total = sum(buckets.values())
+    if total <= 0:
         return None
+    left = share * total
     for index in sorted(buckets):
         left -= buckets[index]
         if left <= 0:

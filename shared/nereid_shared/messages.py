@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic_core import from_json
 
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
 
@@ -44,11 +45,16 @@ class Message(BaseModel):
         if len(payload) > max_bytes:
             raise MessageTooLarge(topic or cls.__name__, size_bytes=len(payload), limit_bytes=max_bytes)
         try:
+            # pydantic lets these pass where a field is Any; canonical JSON, and so every hash, knows them not.
+            if b"NaN" in payload or b"Infinity" in payload:
+                from_json(payload, allow_inf_nan=False)
             return cls.model_validate_json(payload)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise MessageInvalid(f"{topic or cls.__name__}: {where}: {first['msg']}") from error
+        except ValueError as error:
+            raise MessageInvalid(f"{topic or cls.__name__}: {error}") from error
 
 
 def canonical_json(value: object) -> bytes:

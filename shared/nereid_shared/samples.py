@@ -7,6 +7,7 @@ a restarted worker has to remember the frame.
 """
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -91,8 +92,8 @@ class Sample:
             seen, easy, hard, failed = raw["c"]
             return cls(
                 stream=_text(raw["s"]), seq=_count(raw["n"]), digest=_digest(raw["d"]), key=_text(raw["k"]),
-                captured_at=float(raw["t"]), remaining_ms=int(raw["r"]), label=_text(raw["l"]),
-                score=float(raw["p"]),
+                captured_at=_number(raw["t"]), remaining_ms=_integer(raw["r"]), label=_text(raw["l"]),
+                score=_number(raw["p"]),
                 counts=Counts(seen=_count(seen), easy=_count(easy), hard=_count(hard), failed=_count(failed)),
                 encoding=_text(raw["e"]), payload=_bytes(raw["b"]),
                 shape=tuple(_count(n) for n in raw.get("h", ())), dtype=_text(raw.get("y", "")),
@@ -148,9 +149,9 @@ class Result:
         try:
             return cls(
                 stream=_text(raw["s"]), seq=_count(raw["n"]), digest=_digest(raw["d"]), key=_text(raw["k"]),
-                captured_at=float(raw["t"]), label=_text(raw["l"]), score=float(raw["p"]),
-                scores=tuple((_text(name), float(share)) for name, share in raw["q"]), model=_text(raw["m"]),
-                error=_text(raw["x"]), compute_ms=float(raw["u"]), batch=_count(raw["z"]),
+                captured_at=_number(raw["t"]), label=_text(raw["l"]), score=_number(raw["p"]),
+                scores=tuple((_text(name), _number(share)) for name, share in raw["q"]), model=_text(raw["m"]),
+                error=_text(raw["x"]), compute_ms=_number(raw["u"]), batch=_count(raw["z"]),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise MessageInvalid(f"result: {error!r}") from error
@@ -196,6 +197,18 @@ def _bytes(value: object) -> bytes:
 def _digest(value: object) -> bytes:
     if not isinstance(value, bytes) or len(value) != hashlib.sha256().digest_size:
         raise TypeError("not a sha256")
+    return value
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, float | int) or isinstance(value, bool) or not math.isfinite(value):
+        raise TypeError(f"{value!r} is not a finite number")
+    return float(value)
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is not a whole number")
     return value
 
 

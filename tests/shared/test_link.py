@@ -52,7 +52,7 @@ class Inbox:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(TIMEOUT_S):
-        while not condition():  # noqa: ASYNC110 - conditions of a broker's log and of counters have no event
+        while not condition():
             await asyncio.sleep(0.002)
 
 

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control messages: round trips, garbage, versions, and the hashes of a desired state."""
+
+import inspect
+import json
+import types
+import typing
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nereid_shared import messages
+from nereid_shared.desired import digest_of, task_hash
+from nereid_shared.errors import MessageInvalid, MessageTooLarge
+from nereid_shared.messages import Desired, Ledger, Message, NodeAlive, TaskRow, WorkerInfo, canonical_json
+
+MAX_BYTES = 1_000_000
+KINDS = [
+    kind for _, kind in inspect.getmembers(messages, inspect.isclass) if issubclass(kind, Message) and kind != Message
+]
+TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
+COUNT = st.integers(min_value=0, max_value=2**53)
+JSON = st.recursive(
+    st.none() | st.booleans() | COUNT | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def values(annotation: Any) -> st.SearchStrategy[Any]:
+    """Return values that a field of this type takes."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return st.one_of(*(values(one) for one in arguments))
+    if origin is Literal:
+        return st.sampled_from(arguments)
+    if origin is typing.Annotated:
+        return values(arguments[0])
+    if origin in (dict, list):
+        inner = [values(one) for one in arguments]
+        made: st.SearchStrategy[Any]
+        made = st.dictionaries(*inner, max_size=2) if origin is dict else st.lists(*inner, max_size=2)
+        return made
+    if isinstance(annotation, type) and issubclass(annotation, Message):
+        return of_kind(annotation)
+    plain: dict[Any, st.SearchStrategy[Any]] = {
+        int: COUNT, str: TEXT, bool: st.booleans(), float: st.floats(0, 1e6), Any: JSON, type(None): st.none(),
+    }  # fmt: skip
+    return plain[annotation]
+
+
+def of_kind(kind: type[Message]) -> st.SearchStrategy[Message]:
+    fields = {name: f for name, f in kind.model_fields.items() if name != "schema_"}
+    required = {name: values(f.annotation) for name, f in fields.items() if f.is_required()}
+    optional = {name: values(f.annotation) for name, f in fields.items() if not f.is_required()}
+    return st.fixed_dictionaries(required, optional=optional).map(lambda given_: kind(**given_))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(KINDS).flatmap(of_kind))
+def test_a_message_is_read_back_as_it_was(message: Message) -> None:
+    assert type(message).decode(message.encode(), max_bytes=MAX_BYTES) == message
+
+
+@given(st.sampled_from(KINDS), st.binary(max_size=60) | JSON.map(lambda v: json.dumps(v).encode()))
+def test_garbage_is_an_invalid_message_and_nothing_else(kind: type[Message], body: bytes) -> None:
+    try:
+        kind.decode(body, max_bytes=MAX_BYTES)
+    except MessageInvalid:
+        return
+    assert all(not f.is_required() for f in kind.model_fields.values())
+    assert isinstance(json.loads(body), dict)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_payload_is_never_a_document(kind: type[Message]) -> None:
+    with pytest.raises(MessageInvalid):
+        kind.decode(b"", max_bytes=MAX_BYTES)
+
+
+def alive(**more: object) -> bytes:
+    return json.dumps({"status": "online", "install": "i", "boot": "b", "connection": 1, **more}).encode()
+
+
+def test_unknown_fields_and_minor_versions_are_understood() -> None:
+    message = NodeAlive.decode(alive(schema="1.7", colour="blue"), max_bytes=MAX_BYTES)
+    assert message.status == "online"
+    assert message.schema_ == "1.7"
+
+
+@pytest.mark.parametrize("schema", ["2.0", "0.9", "", None, 2, "10.0"])
+def test_another_major_version_is_refused_by_name(schema: object) -> None:
+    with pytest.raises(MessageInvalid, match="schema"):
+        NodeAlive.decode(alive(schema=schema), max_bytes=MAX_BYTES)
+
+
+def test_an_invalid_field_is_named_with_its_topic() -> None:
+    with pytest.raises(MessageInvalid, match=r"neptune/x: connection: "):
+        NodeAlive.decode(alive(connection="many"), max_bytes=MAX_BYTES, topic="neptune/x")
+
+
+def test_a_body_above_the_bound_is_not_parsed() -> None:
+    with pytest.raises(MessageTooLarge):
+        NodeAlive.decode(b"not JSON at all", max_bytes=3)
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity"])
+def test_numbers_that_json_does_not_know_are_refused(number: bytes) -> None:
+    row = b'{"kind":"K","namespace":"n","name":"x","generation":1,"hash":"","spec":{"a":%s}}' % number
+    with pytest.raises(MessageInvalid):
+        TaskRow.decode(row, max_bytes=MAX_BYTES)
+    assert TaskRow.decode(row.replace(number, b'"%s"' % number), max_bytes=MAX_BYTES).spec == {"a": number.decode()}
+
+
+def test_field_names_on_the_wire_are_the_seeds() -> None:
+    info = WorkerInfo(name="w", namespace="n", owner_name="j", owner_kind="jointinferenceservice", status="running")
+    body = json.loads(info.encode())
+    assert {"name", "namespace", "ownerName", "ownerKind", "kind", "status"} <= set(body)
+    assert body["schema"] == "1.0"
+    assert "taskInfo" not in body
+
+
+def test_histograms_travel_with_their_numbers() -> None:
+    ledger = Ledger(latency={"edge": {3: 7}})
+    assert Ledger.decode(ledger.encode(), max_bytes=MAX_BYTES).latency == {"edge": {3: 7}}
+
+
+def row(**more: Any) -> TaskRow:
+    return TaskRow(**{"kind": "K", "namespace": "n", "name": "x", "generation": 1, "hash": "h", **more})
+
+
+@given(st.dictionaries(TEXT, JSON, max_size=4), st.randoms(use_true_random=False))
+def test_canonical_json_does_not_depend_on_the_order_of_keys(value: dict[str, Any], random: Any) -> None:
+    keys = list(value)
+    random.shuffle(keys)
+    assert canonical_json({key: value[key] for key in keys}) == canonical_json(value)
+    assert json.loads(canonical_json(value)) == value
+
+
+def test_a_task_hash_survives_the_wire_and_tells_spec_from_refs() -> None:
+    spec, refs = {"b": 1, "a": {"ü": [True, None]}}, {"worker": "w"}
+    task = row(hash=task_hash(spec, refs), spec=spec, refs=refs)
+    read = TaskRow.decode(task.encode(), max_bytes=MAX_BYTES)
+    assert read.spec is not None
+    assert task_hash(read.spec, read.refs) == task.hash
+    assert task_hash(refs, spec) != task.hash
+    assert task_hash({**spec, "b": 2}, refs) != task.hash
+
+
+def test_a_digest_covers_uid_generation_and_hash_and_nothing_else() -> None:
+    tasks = {"u1": row(), "u2": row(generation=2)}
+    digest = digest_of(tasks)
+    assert digest == digest_of(dict(reversed(tasks.items())))
+    assert digest == digest_of({**tasks, "u1": row(spec={"a": 1}, name="other")})
+    assert digest != digest_of({**tasks, "u1": row(generation=2)})
+    assert digest != digest_of({**tasks, "u1": row(hash="other")})
+    assert digest != digest_of({"u3": tasks["u1"], "u2": tasks["u2"]})
+    assert digest != digest_of({"u1": tasks["u1"]})
+    assert digest_of({}) == digest_of(Desired(cluster="c", epoch=0, rev=0, digest="").tasks)
