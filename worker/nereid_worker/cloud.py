@@ -13,6 +13,7 @@ import runpy
 import secrets
 import signal
 import sys
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -29,6 +30,7 @@ from nereid_shared.samples import Result, Sample
 from nereid_worker.classifier import Classifier
 from nereid_worker.cloud_answers import Predict, answer
 from nereid_worker.cloud_batches import Batches, Job
+from nereid_worker.model_files import fetch_model
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class CloudWorker:
         self._status: Status = "starting"
         self._reason, self._message = "LoadingModel", ""
         self._classifier: Classifier | None = None
+        self._folder = tempfile.TemporaryDirectory(prefix="nereid-model-")
         self._nodes = frozenset(task.nodes)
         self._answers: OrderedDict[_Identity, bytes] = OrderedDict()
         self._waiting: set[_Identity] = set()
@@ -115,7 +118,9 @@ class CloudWorker:
             ModelInvalid, TemporaryError, UserError: it cannot be loaded.
         """
         if self._classifier is None:
-            self._classifier = Classifier.load(self.task.model.url, sha256=self.task.model.sha256)
+            # Of this process alone: replicas on one machine must not fetch into the same folder.
+            into = Path(self._folder.name)
+            self._classifier = Classifier.load(fetch_model(self.task.model, into=into))
             for warning in self._classifier.warnings:
                 log.warning("model", extra={"warning": warning})
         return self._classifier
@@ -155,6 +160,7 @@ class CloudWorker:
             finally:
                 ticks.cancel()
                 await self._goodbye()
+                self._folder.cleanup()
 
     def stop(self) -> None:
         """Begin the drain: no further samples, an answer to those that are here. For the loop's thread."""

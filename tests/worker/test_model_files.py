@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nereid_shared.errors import ModelInvalid
+from nereid_shared.messages import ModelRef
+from nereid_worker.classifier import Classifier
+from nereid_worker.model_files import fetch_model
+
+LITTLE = Path(__file__).parents[2] / "examples" / "digits" / "models" / "little"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(LITTLE, tmp_path / "served"))
+
+
+@pytest.fixture
+def url(served: Path) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(served)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/little.tflite"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_model_by_url_comes_with_its_card_and_golden_inputs(url: str, tmp_path: Path) -> None:
+    model = Classifier.load(fetch_model(ModelRef(name="little", url=url), into=tmp_path / "models"))
+    assert model.path.is_relative_to(tmp_path / "models")
+    assert len(model.card.golden) > 0
+    assert model.warnings == []
+
+
+def test_two_models_of_one_file_name_keep_apart(url: str, tmp_path: Path) -> None:
+    other = url.replace("127.0.0.1", "localhost")
+    paths = {fetch_model(ModelRef(name="m", url=one), into=tmp_path / "models") for one in (url, other)}
+    assert len(paths) == 2
+
+
+def test_a_url_without_a_card_says_where_it_belongs(served: Path, url: str, tmp_path: Path) -> None:
+    (served / "model.json").unlink()
+    with pytest.raises(ModelInvalid, match="beside the model") as caught:
+        fetch_model(ModelRef(name="little", url=url), into=tmp_path / "models")
+    assert caught.value.reason == "CardMissing"
+
+
+def test_a_path_is_used_in_place(tmp_path: Path) -> None:
+    file = LITTLE / "little.tflite"
+    for given in (str(file), file.as_uri()):
+        assert fetch_model(ModelRef(name="little", url=given), into=tmp_path / "models") == file
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_digest_of_the_spec_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(ModelInvalid) as caught:
+        fetch_model(ModelRef(name="m", url=str(LITTLE / "little.tflite"), sha256="0" * 64), into=tmp_path)
+    assert caught.value.reason == "DigestMismatch"
