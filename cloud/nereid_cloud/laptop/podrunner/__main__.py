@@ -7,8 +7,7 @@ import signal
 import sys
 from contextlib import closing
 
-from nereid_cloud.cluster.kubernetes import KubernetesCluster
-from nereid_cloud.cluster.local import LocalCluster
+from nereid_cloud.cluster.local import DATABASE, LocalCluster
 from nereid_cloud.cluster.port import Cluster
 from nereid_cloud.laptop.podrunner.runner import PodRunner
 from nereid_cloud.laptop.podrunner.settings import Settings, read
@@ -31,8 +30,11 @@ def main() -> int:
 
 def _cluster(settings: Settings) -> Cluster:
     if settings.kubeconfig:
+        # Imported here: the client takes a second and tens of megabytes, which a laptop's nodes do without.
+        from nereid_cloud.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415
+
         return KubernetesCluster(settings.kubeconfig)
-    return LocalCluster(settings.state)
+    return LocalCluster(settings.state / DATABASE)
 
 
 async def _run(cluster: Cluster, settings: Settings) -> None:

@@ -109,6 +109,11 @@ class Attempt:
         record = _read(self._folder / shim.STARTED)
         return int(str(record["pid"])) if record else None
 
+    @property
+    def alive(self) -> bool:
+        """Whether it had not ended when it was started or adopted, nor since been seen to end."""
+        return self._pidfd is not None
+
     async def ended(self) -> Terminated:
         """Wait until the container and everything that it started have ended."""
         if self._pidfd is not None:

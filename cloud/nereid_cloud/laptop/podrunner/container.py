@@ -93,9 +93,15 @@ class Container:
         number = numbers[-1]
         last = await self._outcome(number - 1) if number - 1 in numbers else None
         attempt = await Attempt.adopt(self._run_folder(number))
-        self._show(state=_running(attempt), last=last, restarts=number, ready=self._ready_at_once(attempt),
-                   identity=_identity(attempt))  # fmt: skip
-        logger.info("container adopted", extra={"container": self.name, "pid": attempt.pid})
+        alive = attempt.alive
+        self._show(
+            state=_running(attempt) if alive else await attempt.ended(),
+            last=last,
+            restarts=number,
+            ready=alive and self._ready_at_once(attempt),
+            identity=_identity(attempt),
+        )
+        logger.info("container adopted", extra={"container": self.name, "pid": attempt.pid, "alive": alive})
         return attempt
 
     async def _outcome(self, number: int) -> Terminated:

@@ -66,8 +66,7 @@ class PodWorker:
 
     def resync(self) -> None:
         """Write the status again where the API has another, such as what a node controller wrote of a lost node."""
-        seen = self._pod.get("status", {})
-        if self._posted and any(seen.get(key) != value for key, value in self._posted.items() if value is not None):
+        if self._posted and _gist(self._pod.get("status", {})) != _gist(self._posted):
             self._reporter.status(self._pod, self._posted)
 
     async def run(self) -> None:
@@ -209,6 +208,12 @@ class PodWorker:
 
     def _event(self, type_: EventType, reason: str, message: str, *, container: str = "") -> None:
         self._reporter.event(self._pod, type_, reason, message, container=container)
+
+
+def _gist(status: Mapping[str, Any]) -> tuple[object, ...]:
+    ready = {condition["type"]: condition["status"] for condition in status.get("conditions", ())}
+    containers = [(item["name"], item["restartCount"], item["state"]) for item in status.get("containerStatuses", ())]
+    return status.get("phase"), ready.get("Ready"), containers
 
 
 def folder_of(settings: Settings) -> Path:

@@ -4,9 +4,8 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 
 from nereid_cloud.laptop.podrunner.volumes import HostRoot
 from nereid_shared.errors import UserError
@@ -40,8 +39,8 @@ class Settings:
     node: str
     state: Path
     kubeconfig: Path | None = None
-    labels: Mapping[str, str] = MappingProxyType({})
-    annotations: Mapping[str, str] = MappingProxyType({})
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     host_roots: tuple[HostRoot, ...] = ()
     address: str = "127.0.0.1"
     backoff_s: float = 10.0
@@ -49,7 +48,7 @@ class Settings:
     heartbeat_s: float = 5.0
     log_bytes: int = 10 * 1024 * 1024
     keep_pods: bool = False
-    environment: Mapping[str, str] = MappingProxyType({})
+    environment: Mapping[str, str] = field(default_factory=dict)
     log_json: bool = False
 
     @property

@@ -40,17 +40,27 @@ class Log:
 
     def write(self, chunk: bytes) -> None:
         """Append; what a full disk refuses is counted in `lost_bytes`, and the container goes on."""
+        left = chunk
         try:
-            if self._size and self._size + len(chunk) > self._max_bytes:
-                self._path.replace(self._rotated)
-                os.close(self._fd)
-                self._open()
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            while left:
+                fits = self._fits(left)
+                if fits:
+                    written = os.write(self._fd, left[:fits])
+                    self._size += written
+                    left = left[written:]
+                else:
+                    self._path.replace(self._rotated)
+                    os.close(self._fd)
+                    self._open()
         except OSError:
-            self.lost_bytes += len(chunk)
-        self._size += len(chunk)
+            self.lost_bytes += len(left)
+
+    def _fits(self, chunk: bytes) -> int:
+        """Return how much of a chunk the file takes: whole lines, or part of one where the file is empty."""
+        room = max(self._max_bytes - self._size, 0)
+        if len(chunk) <= room:
+            return len(chunk)
+        return chunk.rfind(b"\n", 0, room) + 1 or (0 if self._size else room)
 
     def _open(self) -> None:
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
@@ -69,10 +79,16 @@ def main() -> None:
     output, its_output = os.pipe()
     started_at = now()
     try:
-        process = subprocess.Popen(  # noqa: PLW1509 - preexec_fn: there are no threads here
-            launch["argv"], cwd=launch["cwd"], env=launch["env"], stdin=subprocess.DEVNULL, stdout=its_output,
-            stderr=its_output, start_new_session=True, preexec_fn=functools.partial(die_with, os.getpid()),
-        )  # fmt: skip
+        process = subprocess.Popen(
+            launch["argv"],
+            cwd=launch["cwd"],
+            env=launch["env"],
+            stdin=subprocess.DEVNULL,
+            stdout=its_output,
+            stderr=its_output,
+            start_new_session=True,
+            preexec_fn=functools.partial(die_with, os.getpid()),  # noqa: PLW1509 - there are no threads here
+        )
     except OSError as error:
         message = f"failed to start container process: {error.strerror}: {error.filename}"
         write(folder / EXIT, exitCode=_START_ERROR, signal=0, reason="StartError", message=message,

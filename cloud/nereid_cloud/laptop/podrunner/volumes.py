@@ -58,7 +58,7 @@ def prepare(volume: Mapping[str, Any], *, folder: Path, roots: tuple[HostRoot, .
         MountFailed: it is missing or of another type; the kubelet's words.
         NereidError: what `fetch` raises.
     """
-    name = volume["name"]
+    name: str = volume["name"]
     if "hostPath" in volume:
         source = volume["hostPath"]
         return _checked(host_path(source["path"], roots), source.get("type") or "", name, source["path"])
