@@ -86,7 +86,7 @@ def _done(cluster: Cluster, obj: Object, ref: Ref, *, dry_run: bool) -> str:
     after = cluster.apply(obj, manager=MANAGER, dry_run=dry_run)
     if before is None:
         return "created"
-    return "unchanged" if _essence(before) == _essence(after) else "configured"
+    return "unchanged" if essence(before) == essence(after) else "configured"
 
 
 def _found(cluster: Cluster, ref: Ref) -> Object | None:
@@ -96,8 +96,8 @@ def _found(cluster: Cluster, ref: Ref) -> Object | None:
         return None
 
 
-def _essence(obj: Object) -> Object:
-    """Return what a user may change: a controller's status or heartbeat in between is no change."""
+def essence(obj: Object) -> Object:
+    """Return what a manifest can change: what a controller wrote in between is no change."""
     metadata = {key: obj["metadata"].get(key) for key in ("labels", "annotations", "finalizers", "ownerReferences")}
     return {key: value for key, value in obj.items() if key not in {"metadata", "status"}} | {"metadata": metadata}
 

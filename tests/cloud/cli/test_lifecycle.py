@@ -41,8 +41,8 @@ def test_events_of_a_former_object_of_that_name_are_not_described(nereid: Nereid
 
 def test_events_are_sorted_by_time_and_chosen_by_object(nereid: Nereid, cluster: LocalCluster) -> None:
     made = service(cluster)
-    event(cluster, "late", made, reason="Late", message="second", lastTimestamp="2026-02-01T00:00:00Z", type="Warning")
-    event(cluster, "early", made, reason="Early", message="first")
+    event(cluster, "a", made, reason="Late", message="second", lastTimestamp="2026-02-01T00:00:00Z", type="Warning")
+    event(cluster, "b", made, reason="Early", message="first")
     event(cluster, "other", pod(cluster, "p"), reason="Other", message="third")
     rows = [line.split() for line in nereid("events", "--for", "jis/digits").stdout.splitlines()]
     assert rows[0] == ["LAST", "SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"]
