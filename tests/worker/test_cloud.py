@@ -384,7 +384,14 @@ async def test_a_killed_worker_is_offline_by_its_will(broker: Mosquitto, tmp_pat
         await edge.until(lambda: edge.infos[-1].status == "offline")
 
 
-@pytest.mark.parametrize(("script", "reason"), [("1 / 0", "ScriptFailed"), ("pass", "ScriptEnded")])
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("1 / 0", "ScriptFailed"),
+        ("pass", "ScriptEnded"),
+        ("from nereid_worker import CloudWorker\nCloudWorker.from_task().classifier", "ModelMissing"),
+    ],
+)
 async def test_a_script_that_fails_or_ends_is_reported(
     broker: Mosquitto, tmp_path: Path, script: str, reason: str
 ) -> None:
@@ -395,7 +402,7 @@ async def test_a_script_that_fails_or_ends_is_reported(
         async with asyncio.timeout(WAIT_S):
             _, errors = await child.communicate()
         assert child.returncode != 0
-        assert b"cloud.py" in errors
+        assert (b"cloud.py" if reason.startswith("Script") else b"there is no such file") in errors
         await edge.until(lambda: edge.infos[-1].status == "failed")
     assert edge.infos[-1].reason == reason
 

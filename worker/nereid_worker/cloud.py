@@ -23,7 +23,14 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from nereid_shared import topics
-from nereid_shared.errors import MessageInvalid, MessageTooLarge, ModelInvalid, TemporaryError, UserError
+from nereid_shared.errors import (
+    MessageInvalid,
+    MessageTooLarge,
+    ModelInvalid,
+    NereidError,
+    TemporaryError,
+    UserError,
+)
 from nereid_shared.link import Link, LinkSettings, Message, Will
 from nereid_shared.messages import ModelOutput, Task, WorkerInfo
 from nereid_shared.samples import Result, Sample
@@ -36,7 +43,9 @@ log = logging.getLogger(__name__)
 
 BUILTIN: Final = "builtin:classify"
 ANSWERS_KEPT: Final = 1024
-# Two batches in the queue keep the model busy while results travel; below 16 small batches would starve.
+# One log line per refused node, of so many: a stranger must not fill the log.
+STRANGERS_KEPT: Final = 100
+# Batches in the queue and on their way back keep the model busy; below 16 small ones would starve.
 RECEIVE_PER_BATCH: Final = 4
 RECEIVE_MIN: Final = 16
 INFO_EVERY_S: Final = 2.0
@@ -82,6 +91,7 @@ class CloudWorker:
         self._classifier: Classifier | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="nereid-model-")
         self._nodes = frozenset(task.nodes)
+        self._strangers: set[str] = set()
         self._answers: OrderedDict[_Identity, bytes] = OrderedDict()
         self._waiting: set[_Identity] = set()
         self._settled = asyncio.Event()
@@ -210,7 +220,9 @@ class CloudWorker:
         node = levels["node"] if levels else ""
         if node not in self._nodes:
             self.refused += 1
-            log.warning("sample refused", extra={"node": node, "reason": "the node is not in the service"})
+            if node not in self._strangers and len(self._strangers) < STRANGERS_KEPT:
+                self._strangers.add(node)
+                log.warning("samples of a node outside the service are refused", extra={"node": node})
             return None
         try:
             sample = Sample.decode(message.payload, max_bytes=topics.SAMPLES.max_bytes)
@@ -265,17 +277,18 @@ class CloudWorker:
             published(None)
 
     def _fail_from(self, model: "asyncio.Future[None]") -> None:
-        error = model.exception()
+        """Say why the model's thread ended, and raise it; nothing happens where it ended because of `stop`."""
+        script, error = self.task.script_boot_file, model.exception()
+        if isinstance(error, NereidError):
+            self._say("failed", error.reason if isinstance(error, ModelInvalid) else "WorkerFailed", str(error))
+            raise error
         if error is not None:
-            self._say("failed", "ScriptFailed", str(error))
-            raise UserError(f"the script failed: {error}", where=self.task.script_boot_file) from error
+            log.error("the script failed", extra={"script": script}, exc_info=error)
+            self._say("failed", "ScriptFailed", f"{type(error).__name__}: {error}")
+            raise UserError(f"the script failed: {error!r}", where=script) from error
         if not self._stopping.is_set():
             self._say("failed", "ScriptEnded", "the script ended")
-            raise UserError(
-                "the script ended",
-                where=self.task.script_boot_file,
-                mend="Let it call CloudWorker.from_task().serve().",
-            )
+            raise UserError("the script ended", where=script, mend="Let it call CloudWorker.from_task().serve().")
 
     async def _drain(self, model: "asyncio.Future[None]") -> None:
         await self._link.unsubscribe(self._filter)
