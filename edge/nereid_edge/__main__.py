@@ -14,6 +14,8 @@ from nereid_edge.settings import Settings
 from nereid_shared import logs
 from nereid_shared.errors import UserError
 
+SETTLED_S = 2.0
+
 
 def main(argv: Sequence[str]) -> int:
     """Run, and return the exit code."""
@@ -33,7 +35,7 @@ async def _run(settings: Settings, folder: StateFolder) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, controller.stop)
-    _give_back_memory()
+    loop.call_later(SETTLED_S, _give_back_memory)
     await controller.run()
 
 

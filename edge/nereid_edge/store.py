@@ -266,11 +266,10 @@ class OutboxStore:
                     batch, more = self._next_batch()
                     if batch:
                         self._commit_in_the_end(connection, batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - handed to `watch`, which ends the process with it
             _log.exception("the outbox's writer ended")
             if self._loop is not None and self._died is not None:
                 self._loop.call_soon_threadsafe(self._died.set_exception, error)
-            raise
 
     def _next_batch(self) -> tuple[list[Change], bool]:
         batch: list[Change] = []

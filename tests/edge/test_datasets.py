@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+import csv
+import io
+import os
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nereid_edge.datasets import MAX_LINE, DatasetCount, DatasetMonitor, DatasetProblem, DatasetSource, count_samples
+
+TIMEOUT_S = 10.0
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "samples"),
+    [
+        ("", 0),
+        ("image,label\n", 0),
+        ("image,label\na.png,1\nb.png,2\n", 2),
+        ("image,label\r\na.png,1\r\nb.png,2", 2),
+        ('image,note\na.png,"two\nlines"\nb.png,"a ""quoted""\n\nword"\n', 2),
+        ("image,label\n\na.png,1\n\n\n", 1),
+        ('image,note\na.png,5" wide\nb.png,plain\n', 2),
+    ],
+)
+def test_csv_counts_records_after_the_header(tmp_path: Path, text: str, samples: int) -> None:
+    assert count_samples(written(tmp_path / "d.csv", text), "csv") == samples
+
+
+@pytest.mark.parametrize(
+    ("text", "samples"), [("", 0), ("\n\n", 0), ("a\nb", 2), ("a\r\n \t\r\nb\r\n", 2), ("x" * 600_000 + "\ny\n", 2)]
+)
+def test_txt_counts_lines_that_are_not_blank(tmp_path: Path, text: str, samples: int) -> None:
+    assert count_samples(written(tmp_path / "d.txt", text), "txt") == samples
+
+
+CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
+
+
+@given(rows=st.lists(st.lists(CELL, min_size=2, max_size=3), max_size=12))
+def test_what_a_csv_writer_writes_is_counted(tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]) -> None:
+    out = io.StringIO(newline="")
+    csv.writer(out).writerows([["image", "label"], *rows])
+    path = tmp_path_factory.getbasetemp() / "written.csv"
+    assert count_samples(written(path, out.getvalue()), "csv") == len(rows)
+
+
+def test_a_line_without_end_is_refused_instead_of_read_into_memory(tmp_path: Path) -> None:
+    path = written(tmp_path / "d.csv", "a,b\n" + "x" * (MAX_LINE + 1))
+    with pytest.raises(DatasetProblem, match="longer than"):
+        count_samples(path, "csv")
+
+
+class Watch:
+    """A monitor whose counts can be waited for."""
+
+    def __init__(self) -> None:
+        self.counts: queue.Queue[tuple[str, DatasetCount]] = queue.Queue()
+        self.monitor = DatasetMonitor(lambda uid, count: self.counts.put((uid, count)), look_every_s=0.05)
+
+    def next(self) -> DatasetCount:
+        return self.counts.get(timeout=TIMEOUT_S)[1]
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    made = Watch()
+    yield made
+    made.monitor.stop()
+
+
+def test_a_file_is_counted_again_when_it_changes(watch: Watch, tmp_path: Path) -> None:
+    path = written(tmp_path / "d.csv", "h\n1\n")
+    watch.monitor.watch({"uid": DatasetSource(url=str(path), format="csv")})
+    first = watch.next()
+    assert (first.samples, first.changed_at) == (1, path.stat().st_mtime)
+    written(path, "h\n1\n2\n")
+    assert watch.next().samples == 2
+
+
+def test_a_path_that_vanishes_is_a_reason_and_heals(watch: Watch, tmp_path: Path) -> None:
+    path = written(tmp_path / "d.txt", "1\n")
+    watch.monitor.watch({"uid": DatasetSource(url=f"file://{path}", format="txt")})
+    assert watch.next().samples == 1
+    path.unlink()
+    gone = watch.next()
+    assert (gone.samples, gone.reason) == (None, "DatasetNotFound")
+    written(path, "1\n2\n")
+    assert watch.next().samples == 2
+
+
+def test_a_folder_is_the_sum_of_its_files_of_that_format(watch: Watch, tmp_path: Path) -> None:
+    written(tmp_path / "a.txt", "1\n2\n")
+    written(tmp_path / "b.txt", "3\n")
+    written(tmp_path / "c.csv", "h\n1\n")
+    watch.monitor.watch({"uid": DatasetSource(url=str(tmp_path), format="txt")})
+    assert watch.next().samples == 3
+
+
+def test_a_file_that_did_not_change_is_not_read_again(watch: Watch, tmp_path: Path) -> None:
+    path = written(tmp_path / "d.txt", "1\n2\n")
+    state = path.stat()
+    watch.monitor.watch({"uid": DatasetSource(url=str(path), format="txt")})
+    assert watch.next().samples == 2
+    lookalike = written(tmp_path / "lookalike", "1\n\n\n")
+    os.utime(lookalike, ns=(state.st_atime_ns, state.st_mtime_ns))
+    lookalike.replace(path)
+    other = written(tmp_path / "e.txt", "1\n")
+    watch.monitor.watch(
+        {"uid": DatasetSource(url=str(path), format="txt"), "other": DatasetSource(url=str(other), format="txt")}
+    )
+    assert watch.counts.get(timeout=TIMEOUT_S)[0] == "other"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (DatasetSource(url="s3://bucket/d.csv", format="csv"), "DatasetUrlUnsupported"),
+        (DatasetSource(url="/data/d.tfrecord", format="tfrecord"), "DatasetFormatUnknown"),
+    ],
+)
+def test_what_cannot_be_counted_says_why(watch: Watch, source: DatasetSource, reason: str) -> None:
+    watch.monitor.watch({"uid": source})
+    assert watch.next().reason == reason

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+from typing import Literal
+
+from nereid_edge.workers import WorkerView
+from nereid_shared.messages import WorkerInfo
+
+
+def info(boot: str, number: int, status: Literal["starting", "running", "offline"] = "running") -> WorkerInfo:
+    return WorkerInfo(
+        name="w", namespace="default", owner_name="digits", owner_kind="jointinferenceservice", status=status,
+        boot=boot, number=number,
+    )  # fmt: skip
+
+
+def view(*messages: WorkerInfo) -> WorkerView:
+    made = WorkerView()
+    for message in messages:
+        made.take(message)
+    return made
+
+
+def test_a_message_that_is_not_newer_than_the_last_does_not_count() -> None:
+    made = view(info("a", 5))
+    assert not made.take(info("a", 5))
+    assert not made.take(info("a", 4))
+    assert made.take(info("a", 6))
+
+
+def test_the_will_of_the_boot_that_speaks_means_that_it_is_lost() -> None:
+    made = view(info("a", 5), info("a", 0, "offline"))
+    assert made.lost
+    assert made.info is not None
+    assert made.info.number == 5
+
+
+def test_an_old_boots_late_will_is_ignored() -> None:
+    made = view(info("a", 5), info("b", 1))
+    assert not made.take(info("a", 0, "offline"))
+    assert not made.lost
+
+
+def test_a_replaced_boot_never_speaks_again() -> None:
+    made = view(info("a", 5), info("b", 1))
+    assert not made.take(info("a", 99))
+
+
+def test_a_worker_that_connects_again_is_no_longer_lost() -> None:
+    made = view(info("a", 5), info("a", 0, "offline"))
+    assert made.take(info("a", 6))
+    assert not made.lost
+
+
+def test_a_remembered_will_alone_says_that_the_worker_is_lost() -> None:
+    assert view(info("a", 0, "offline")).lost
