@@ -10,9 +10,11 @@ from tests.cloud.cli.conftest import Nereid
 from tests.shared.resources.cases import DATASET, MODEL, SERVICE, changed
 
 from nereid_cloud.cli.apply import essence
+from nereid_cloud.cli.manifests import documents
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.port import Ref
+from nereid_shared.errors import UserError
 
 SEEDS = Path(__file__).parents[2] / "seeds"
 
@@ -119,20 +121,28 @@ def test_a_dry_run_changes_nothing(nereid: Nereid, cluster: LocalCluster, tmp_pa
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: [", "this is not YAML"),
+        ("a: b: c\n", "m.yaml:1:"),
         ("", "no objects passed"),
         ("- 1\n", "this is no manifest"),
         ("kind: Model\n", "apiVersion is not set"),
         ("apiVersion: edgeai.io/v1alpha1\nkind: Model\nmetadata: {}\n", "metadata.name is not set"),
-        ("apiVersion: edgeai.io/v1\nkind: Model\nmetadata: {name: x}\n", 'no matches for kind "Model"'),
-        ("apiVersion: v1\nkind: Pod\nkind: Node\n", '"kind" stands there twice, first in line 2'),
+        ("apiVersion: v1\nkind: Pod\nkind: Node\n", ':3: "kind" stands there twice, first in line 2'),
         ("apiVersion: v1\nkind: !!binary aGk=\n", "no value that the API knows"),
     ],
 )
-def test_what_is_no_manifest_is_refused(nereid: Nereid, text: str, said: str) -> None:
-    done = nereid("apply", "-f", "-", stdin=text)
+def test_what_is_no_manifest_is_a_users_error(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as refusal:
+        documents([str(file)])
+    assert said in str(refusal.value)
+
+
+def test_a_kind_that_there_is_not_is_refused(nereid: Nereid) -> None:
+    done = nereid("apply", "-f", "-", stdin="apiVersion: edgeai.io/v1\nkind: Model\nmetadata: {name: x}\n")
     assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+    assert 'no matches for kind "Model" in version "edgeai.io/v1"' in done.stderr
+    assert "Model (edgeai.io/v1alpha1)" in done.stderr
     assert "Traceback" not in done.stderr
 
 
