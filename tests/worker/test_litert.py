@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,19 +93,47 @@ def test_a_model_with_two_outputs_is_not_supported() -> None:
     assert caught.value.reason == "ModelUnsupported"
 
 
-def test_without_litert_the_error_names_the_extra() -> None:
-    # A finder that hides the packages is what an environment without them looks like.
+def back_end_without_litert(*path: Path) -> str:
+    """What `back_end` says where `ai_edge_litert` cannot be found, with `path` in front of the others."""
     program = (
         "import sys\n"
+        "import ai_edge_litert.interpreter as hidden\n"
         "class Hide:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] in ('ai_edge_litert', 'tflite_runtime'):\n"
+        "        if name.partition('.')[0] == 'ai_edge_litert':\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Hide())\n"
+        "for name in [n for n in sys.modules if n.partition('.')[0] == 'ai_edge_litert']:\n"
+        "    del sys.modules[name]\n"
+        "sys.made_for_test = hidden.Interpreter\n"
         "from nereid_shared.errors import UserError\n"
         "from nereid_worker.litert import back_end\n"
-        "try:\n    back_end()\n"
+        "try:\n    print(back_end().__name__)\n"
         "except UserError as error:\n    print(error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "nereid-ai[worker]" in done.stdout
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), *sys.path])}
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env).stdout
+
+
+def tflite_runtime(folder: Path, text: str) -> Path:
+    (folder / "tflite_runtime").mkdir()
+    (folder / "tflite_runtime" / "__init__.py").touch()
+    (folder / "tflite_runtime" / "interpreter.py").write_text(text)
+    return folder
+
+
+def test_without_litert_the_error_names_the_extra() -> None:
+    assert "nereid-ai[worker]" in back_end_without_litert()
+
+
+def test_tflite_runtime_serves_where_only_that_is_installed(tmp_path: Path) -> None:
+    there = tflite_runtime(tmp_path, "import sys\nInterpreter = sys.made_for_test\n")
+    assert back_end_without_litert(there).strip() == "Interpreter"
+
+
+def test_a_back_end_that_fails_at_its_first_interpreter_is_found_out(tmp_path: Path) -> None:
+    # tflite-runtime 2.14 with numpy 2 imports, and does this:
+    broken = "class Interpreter:\n    def __init__(self, **_):\n        raise SystemError('returned NULL')\n"
+    said = back_end_without_litert(tflite_runtime(tmp_path, broken))
+    assert "tflite_runtime is installed but does not work: returned NULL" in said
+    assert "numpy<2" in said
