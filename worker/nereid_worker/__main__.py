@@ -25,17 +25,25 @@ def main() -> int:
     logs.configure(json=settings.json_logs, level=logging.INFO)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        if settings.role == "edge":
-            from nereid_worker.process import EdgeProcess  # noqa: PLC0415 - a cloud worker does without the edge's parts
-
-            return EdgeProcess(settings).run()
-        from nereid_worker.cloud import run_cloud  # noqa: PLC0415 - and the other way round
-
-        task = Task.decode(settings.task.encode(), max_bytes=topics.TASK.max_bytes, topic="NEREID_TASK")
-        asyncio.run(run_cloud(task, broker_url=settings.broker, worker=settings.worker))
+        return _run_edge(settings) if settings.role == "edge" else _run_cloud(settings)
     except NereidError as error:
         logging.getLogger("nereid_worker").error("the worker ends", extra={"problem": str(error)})
         return 2
+
+
+def _run_edge(settings: Settings) -> int:
+    from nereid_worker.process import EdgeProcess  # noqa: PLC0415 - a cloud worker does without the edge's parts
+
+    return EdgeProcess(settings).run()
+
+
+def _run_cloud(settings: Settings) -> int:
+    try:
+        from nereid_worker.cloud import run_cloud  # noqa: PLC0415 - and the other way round
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error}", mend="pip install 'nereid-ai[worker]'") from error
+    task = Task.decode(settings.task.encode(), max_bytes=topics.TASK.max_bytes, topic="NEREID_TASK")
+    asyncio.run(run_cloud(task, broker_url=settings.broker, worker=settings.worker))
     return 0
 
 

@@ -5,20 +5,19 @@ Parameters: ``fps`` paces the dataset (default: as fast as it goes), ``answers``
 """
 
 import json
-import logging
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, Self
 
 from nereid_shared.errors import UserError
 from nereid_worker.answers import Answer
 from nereid_worker.edge import JointInference
-
-log = logging.getLogger(__name__)
+from nereid_worker.sources import Source
 
 PREFIX: Final = "builtin:"
 ANSWERS_FILE: Final = "answers.jsonl"
-LOOK_AGAIN_S: Final = 2.0
 
 Event = Literal["edge", "answer", "correction"]
 
@@ -26,7 +25,8 @@ Event = Literal["edge", "answer", "correction"]
 class AnswerLog:
     """One JSON line per event: ``edge`` for each sample, ``answer`` for each hard one, ``correction`` for late ones.
 
-    Each line is one write, so that a kill loses none that was handed over.
+    Each line is one write, so that a kill loses none that was handed over. After a kill the sample in flight comes
+    again, under its key.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,6 +47,19 @@ class AnswerLog:
         self.close()
 
 
+class NoLog:
+    """What stands for the log where none is wanted."""
+
+    def write(self, event: Event, answer: Answer) -> None:
+        """Write nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing to close."""
+
+
 def interval_s(parameters: dict[str, str]) -> float:
     """Return the pace that ``fps`` asks for, in seconds; 0 for none.
 
@@ -59,43 +72,47 @@ def interval_s(parameters: dict[str, str]) -> float:
     try:
         fps = float(text)
     except ValueError:
-        fps = 0.0
+        fps = math.nan
     if not 0.0 < fps <= 1e6:
         raise UserError(
             f"{text!r} is not a positive number of frames per second",
             where="edgeWorker.workerSpec.parameters[fps]",
-            mend='Write for instance "25"',
+            mend='Write for instance "25".',
         )
     return 1.0 / fps
 
 
-def classify(service: JointInference, state: Path) -> None:
-    """Answer the service's dataset from its cursor on.
+def classify(service: JointInference, state: Path, *, on_end: Callable[[], None], on_more: Callable[[], None]) -> None:
+    """Answer the service's dataset from its cursor on, and what is added to it later; never returns.
+
+    Args:
+        service: the service.
+        state: folder of the log.
+        on_end: called when all samples there are were answered; corrections still come.
+        on_more: called when the dataset has grown.
 
     Raises:
-        UserError: the service names no dataset.
+        UserError: the service names no dataset, it has vanished, or a parameter has no sense.
     """
-    if service.dataset is None:
-        raise UserError(
-            "builtin:classify has nothing to read", where="spec.edgeWorker.dataset", mend="Name a Dataset on this node"
-        )
-    service.dataset.interval_s = interval_s(service.parameters)
-    if service.parameters.get("answers", "true") == "false":
-        for _ in service.stream():
-            pass
-        return
-    with AnswerLog(state / ANSWERS_FILE) as answers:
-        service.on_correction = lambda answer: answers.write("correction", answer)
-        for answer in service.stream(on_edge=lambda answer: answers.write("edge", answer)):
-            if answer.is_hard:
-                answers.write("answer", answer)
-
-
-def look_after(service: JointInference, state: Path) -> None:
-    """Log corrections after the dataset's end, until it grows."""
     source = service.dataset
-    before = source.version() if source is not None else None
-    with AnswerLog(state / ANSWERS_FILE) as answers:
+    if source is None:
+        raise UserError(
+            "builtin:classify has nothing to read", where="spec.edgeWorker.dataset", mend="Name a Dataset on this node."
+        )
+    source.interval_s = interval_s(service.parameters)
+    with NoLog() if service.parameters.get("answers") == "false" else AnswerLog(state / ANSWERS_FILE) as answers:
         service.on_correction = lambda answer: answers.write("correction", answer)
-        while source is None or source.version() == before:
-            service.collect(LOOK_AGAIN_S)
+        while True:
+            before = source.version()
+            for answer in service.stream(on_edge=lambda answer: answers.write("edge", answer)):
+                if answer.is_hard:
+                    answers.write("answer", answer)
+            on_end()
+            wait_for_more(service, source, before)
+            on_more()
+
+
+def wait_for_more(service: JointInference, source: Source | None, before: object) -> None:
+    """Take in corrections until the source's version is another than `before`; without a source, for ever."""
+    while source is None or source.version() == before:
+        service.look_after()

@@ -6,30 +6,36 @@ network. They share the spool (samples up) and a queue of results (answers down)
 or wrong leaves edge latency and throughput as they were.
 """
 
+import hashlib
 import logging
 import math
 import queue
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
+from nereid_shared import topics
 from nereid_shared.errors import BadSample
-from nereid_shared.samples import MAX_KEY_BYTES, Result, Sample, digest_of
+from nereid_shared.samples import MAX_KEY_BYTES, Counts, Result, Sample, digest_of
 from nereid_worker.answers import Answer, Opinion
-from nereid_worker.classifier import Classifier
-from nereid_worker.encoding import encode_frame
+from nereid_worker.encoding import encode_frame, is_frame
 from nereid_worker.page import FAILURES, Page
 from nereid_worker.reader import Reader, as_source
-from nereid_worker.rules import Rule
 from nereid_worker.sources import Frame, Source, frame
 from nereid_worker.spool import Spool
+from nereid_worker.waiting import Asked, Inbox, Waiting
+
+if TYPE_CHECKING:  # they need numpy, of which a process without the extra [worker] has to say that it is missing
+    from nereid_worker.classifier import Classifier
+    from nereid_worker.rules import Rule
 
 log = logging.getLogger(__name__)
 
-REMEMBERED: Final = 4096
-"""Edge answers kept for results after the deadline; older ones become corrections without an edge side."""
+Results = queue.SimpleQueue[tuple[Result, float] | None]
+"""The cloud's answers with the monotonic time of their arrival; None wakes the reader."""
 
 CORRECTIONS: Final = 16384
 """Corrections kept for a caller that does not fetch them; the oldest go first."""
@@ -37,14 +43,8 @@ CORRECTIONS: Final = 16384
 IDLE_S: Final = 0.5
 """How long the caller's thread waits where no deadline is nearer."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pending:
-    """A hard sample that waits for the cloud, and where its answer goes."""
-
-    answer: Answer
-    captured_s: float
-    deliver: deque[Answer]
+DRAIN_S: Final = 2.0
+"""How long a stream that is told to end waits for the answers under way."""
 
 
 class JointInference:
@@ -59,36 +59,39 @@ class JointInference:
         parameters: the task's ``workerSpec.parameters``.
         dataset: what `stream` reads by default.
         notify: tells the uplink that the spool has a new sample.
+        results: what `take_result` fills; given where results can come before the service is there.
 
     Attributes:
         on_correction: called with each correction, in the caller's thread; by default they are kept for `corrections`.
+        corrections_lost: corrections that made room for newer ones, because nobody fetched them.
     """
 
     def __init__(
         self,
         *,
-        classifier: Classifier,
-        rule: Rule,
+        classifier: "Classifier",
+        rule: "Rule",
         page: Page,
         spool: Spool,
         notify: Callable[[], None],
         deadline_s: float = 1.0,
         parameters: dict[str, str] | None = None,
         dataset: Source | None = None,
+        results: Results | None = None,
     ) -> None:
         self.classifier, self.rule = classifier, rule
         self.deadline_s = deadline_s
         self.parameters = dict(parameters or {})
         self.dataset = dataset
+        self.corrections_lost = 0
         self._page, self._spool, self._notify = page, spool, notify
-        self._results: queue.SimpleQueue[tuple[Result, float] | None] = queue.SimpleQueue()
-        self._waiting: dict[int, _Pending] = {}
-        self._deadlines: deque[tuple[float, int]] = deque()
-        self._late: OrderedDict[int, _Pending] = OrderedDict()
-        self._corrections: deque[Answer] = deque(maxlen=CORRECTIONS)
-        self.on_correction: Callable[[Answer], None] = self._corrections.append
-        if not math.isnan(page.rule_state):
-            rule.restore(page.rule_state)
+        self._results: Results = queue.SimpleQueue() if results is None else results
+        self._waiting = Waiting()
+        self._corrections: deque[Answer] = deque()
+        self.on_correction: Callable[[Answer], None] = self._keep
+        self._end: BaseException | None = None
+        self._wants_room = False
+        self._restore_rule()
 
     @classmethod
     def from_task(cls) -> "JointInference":
@@ -105,9 +108,19 @@ class JointInference:
         """Hand over an answer of the cloud; called in the uplink's thread."""
         self._results.put((result, time.monotonic()))
 
+    def has_room(self) -> None:
+        """The spool has got smaller; called in the uplink's thread."""
+        if self._wants_room:
+            self.wake()
+
     def wake(self) -> None:
         """End a wait of the caller's thread; called in another one."""
         self._results.put(None)
+
+    def end(self, request: BaseException) -> None:
+        """Let streams take no further frame, hand out the answers under way, and then raise `request` in the caller."""
+        self._end = request
+        self.wake()
 
     def infer(self, data: Any, *, key: str = "") -> Answer:
         """Return the answer to one frame, waiting for the cloud at most until the deadline.
@@ -119,16 +132,20 @@ class JointInference:
         Returns:
             An `Answer`; one with `error` set where the frame cannot be read or scored.
         """
-        item = frame(data, index=self._page.cursor, key=key)
+        self._raise_if_ended()
+        item = frame(data, index=self._page.seen, key=key)
         answer = self._edge_answer(item)
         if not answer.is_hard:
-            self._count(item, answer)
+            self._done(item, answer, None)
             return answer
-        delivered: deque[Answer] = deque()
-        self._send(item, answer, delivered, may_wait=False)
-        while not delivered:
-            self.collect(self._time_left())
-        return delivered[0]
+        inbox = Inbox()
+        self._send(item, answer, inbox, None)
+        try:
+            while not len(inbox):
+                self.collect(self._time_left())
+        finally:
+            self._waiting.abandon(inbox)
+        return next(inbox.take())
 
     def stream(
         self,
@@ -140,7 +157,8 @@ class JointInference:
         """Yield exactly one answer per sample: easy ones at once, hard ones at the cloud's answer or the deadline.
 
         A source with an identity (a folder, a dataset) goes on where the last run stopped; after a kill at most the
-        frame in flight comes again, since a frame counts as seen when the caller asks for the next answer.
+        frame in flight comes again, since a frame counts as seen when the caller asks for the next answer. Answers
+        that nobody waits for any more, because the caller left the loop, become corrections.
 
         Args:
             source: a `Source`, a list or other iterable of frames, or None for the service's dataset.
@@ -150,30 +168,30 @@ class JointInference:
         taken = self.dataset if source is None else as_source(source)
         if taken is None:
             raise ValueError("the service has no dataset: name one in edgeWorker.dataset, or pass a source")
-        ready: deque[Answer] = deque()
-        order = _Order() if ordered else None
-        for item in self._frames(taken):
-            if item is not None:
-                answer = self._edge_answer(item)
-                if on_edge is not None:
-                    on_edge(answer)
-                if order is not None:
-                    order.expect(answer)
-                if answer.is_hard:
-                    self._send(item, answer, ready, may_wait=not taken.live)
-                elif order is not None:
-                    self._count(item, answer)
-                    ready.append(answer)
-                else:
-                    try:
-                        yield answer
-                    finally:
-                        self._count(item, answer)
-            self.collect(0.0)
-            yield from _drain(ready, order)
-        while self._waiting:
-            self.collect(self._time_left())
-            yield from _drain(ready, order)
+        inbox = Inbox(ordered=ordered)
+        try:
+            with closing(self._frames(taken)) as frames:
+                for item in frames:
+                    if self._end is not None:
+                        break
+                    easy = None if item is None else self._answered(item, taken, inbox, ordered, on_edge)
+                    if item is not None and easy is not None:
+                        try:
+                            yield easy
+                        finally:
+                            self._done(item, easy, taken)
+                    self.collect(0.0)
+                    yield from inbox.take()
+            until = time.monotonic() + DRAIN_S
+            while inbox.awaited and (self._end is None or time.monotonic() < until):
+                self.collect(self._time_left())
+                yield from inbox.take()
+        finally:
+            self._waiting.abandon(inbox)
+            for answer in inbox.left():
+                if answer.cloud is not None:
+                    self._correct(answer)
+        self._raise_if_ended()
 
     def corrections(self, *, timeout_s: float | None = 0.0) -> Iterator[Answer]:
         """Yield the cloud's answers that came after their deadline.
@@ -189,48 +207,92 @@ class JointInference:
             while self._corrections:
                 yield self._corrections.popleft()
                 end = None if timeout_s is None else time.monotonic() + timeout_s
+            self._raise_if_ended()
             left = IDLE_S if end is None else end - time.monotonic()
             if left <= 0:
                 return
             self.collect(min(left, self._time_left()))
 
-    def _frames(self, source: Source) -> Iterator[Frame | None]:
+    def collect(self, timeout_s: float) -> None:
+        """Take in results, waiting at most `timeout_s` for the first, and end the waits whose deadline has passed."""
+        try:
+            taken = self._results.get_nowait() if timeout_s <= 0 else self._results.get(timeout=timeout_s)
+            while True:
+                if taken is not None:
+                    self._settle(*taken)
+                taken = self._results.get_nowait()
+        except queue.Empty:
+            pass
+        now = time.monotonic()
+        for asked in self._waiting.expired(now):
+            self._degrade(asked, now)
+
+    def look_after(self) -> None:
+        """Take in results for a while; raises where the service is told to end."""
+        self._raise_if_ended()
+        self.collect(self._time_left())
+        self._raise_if_ended()
+
+    def _frames(self, source: Source) -> Generator[Frame | None]:
         """Yield frames, and None where there is time to look after answers instead."""
-        page = self._page
-        start = 0
-        if source.identity:
-            identity = bytes.fromhex(source.identity)[:8]
-            if page.source != identity:
-                page.source, page.cursor = identity, 0
-                page.commit()
-            start = page.cursor
+        start = self._first_of(source)
         if source.blocking:
             with Reader(source, start, wake=self.wake) as reader:
                 while not reader.ended:
-                    page.skipped += reader.skip_stale() if source.live else 0
+                    if skipped := reader.take_skipped():
+                        self._page.skipped += skipped
+                        self._page.commit()
                     item = reader.take()
                     if item is None:
                         self.collect(self._time_left())
                     yield item
             return
         due = time.monotonic()
-        frames = source.frames(start)
-        while True:
-            while source.interval_s and (left := due - time.monotonic()) > 0:
-                self.collect(min(left, self._time_left()))
-                yield None
-            due = max(due, time.monotonic() - source.interval_s) + source.interval_s
-            item = next(frames, None)
-            if item is None:
-                return
+        for item in source.frames(start):
             yield item
+            if source.interval_s:
+                due = max(due + source.interval_s, time.monotonic() - source.interval_s)
+                while (left := due - time.monotonic()) > 0:
+                    self.collect(min(left, self._time_left()))
+                    yield None
+
+    def _first_of(self, source: Source) -> int:
+        """Return the index of the first frame to read."""
+        page = self._page
+        if not source.identity:
+            # A camera's numbers go on over restarts, so that keys and lots differ; a list's are its own.
+            return page.seen + page.skipped if source.live else 0
+        identity = _eight_bytes(source.identity)
+        if page.source != identity:
+            page.source, page.cursor = identity, 0
+            page.commit()
+        return page.cursor
+
+    def _answered(
+        self, item: Frame, source: Source, inbox: Inbox, ordered: bool, on_edge: Callable[[Answer], None] | None
+    ) -> Answer | None:
+        """Return an easy sample's answer, still to be counted; None where the answer comes by way of the inbox."""
+        answer = self._edge_answer(item)
+        if on_edge is not None:
+            on_edge(answer)
+        if not answer.is_hard and not ordered:
+            return answer
+        inbox.expect(answer)
+        if answer.is_hard:
+            self._send(item, answer, inbox, source)
+        else:
+            self._done(item, answer, source)
+            inbox.put(answer)
+        return None
 
     def _edge_answer(self, item: Frame) -> Answer:
         """Return the little model's answer, marked by the rule; a sample that fails becomes an answer with `error`."""
         model = self.classifier.digest
         try:
             if item.data is None:
-                raise BadSample(f"{item.key}: cannot be read", reason="missing")
+                raise BadSample("cannot be read", reason="missing")
+            if not is_frame(item.data):
+                raise BadSample("neither encoded bytes nor a uint8 array (height, width[, 3])", reason="undecodable")
             prediction = self.classifier.predict(item.data)
             verdict = self.rule.decide(prediction.probabilities, item.index)
         except BadSample as error:
@@ -246,89 +308,88 @@ class JointInference:
             latency_s=time.monotonic() - item.captured_s, captured_at=item.captured_at,
         )  # fmt: skip
 
-    def _count(self, item: Frame, answer: Answer) -> None:
-        """Count a sample in the page, which moves the cursor behind it."""
+    def _count(self, answer: Answer) -> None:
+        """Count a sample in the page's attributes; `_done` commits them."""
         page = self._page
         page.seen += 1
-        page.cursor = item.index + 1
         if answer.error:
             page.failed[answer.error if answer.error in FAILURES else "error"] += 1
-        else:
-            page.observe("edge", answer.latency_s)
-            if answer.is_hard:
-                page.hard += 1
-            else:
-                page.easy += 1
-            state = self.rule.state
-            page.rule_state = math.nan if state is None else state
-        if not answer.is_hard:
-            page.commit()
-
-    def _send(self, item: Frame, answer: Answer, deliver: deque[Answer], *, may_wait: bool) -> None:
-        """Count a hard sample and put it into the spool; what finds no room there keeps the edge's answer."""
-        page = self._page
-        self._count(item, answer)
-        encoding, payload, shape, dtype = encode_frame(item.data)
-        deadline = item.captured_s + self.deadline_s
-        sample = Sample(
-            stream=page.stream, seq=page.seq + 1, digest=digest_of(payload), key=item.key[: MAX_KEY_BYTES // 4],
-            captured_at=item.captured_at, remaining_ms=max(0, int((deadline - time.monotonic()) * 1e3)),
-            label=answer.label, score=answer.score, counts=page.counts(), encoding=encoding, payload=payload,
-            shape=shape, dtype=dtype,
-        )  # fmt: skip
-        body = sample.encode()
-        while not (kept := self._spool.append(sample.seq, body)) and may_wait:
-            self.collect(self._time_left())
-        if not kept:
-            page.dropped["buffer-full"] += 1
-            page.degraded += 1
-            page.commit()
-            deliver.append(replace(answer, degraded=True, reason="buffer-full"))
             return
-        page.seq = sample.seq
-        page.commit()
-        self._waiting[sample.seq] = _Pending(answer=answer, captured_s=item.captured_s, deliver=deliver)
-        self._deadlines.append((deadline, sample.seq))
+        page.observe("edge", answer.latency_s)
+        if answer.is_hard:
+            page.hard += 1
+        else:
+            page.easy += 1
+        page.rule_state = self.rule.state
+
+    def _done(self, item: Frame, answer: Answer, source: Source | None) -> None:
+        """Count a sample, and move the cursor of a source that can resume behind it."""
+        self._count(answer)
+        if source is not None and source.identity:
+            self._page.cursor = item.index + 1
+        self._page.commit()
+
+    def _send(self, item: Frame, answer: Answer, inbox: Inbox, source: Source | None) -> None:
+        """Count a hard sample and put it into the spool; what finds no room there keeps the edge's answer."""
+        page, spool = self._page, self._spool
+        deadline_s = item.captured_s + self.deadline_s
+        body = self._body(item, answer, deadline_s)
+        refusal = "too-large" if len(body) > topics.SAMPLES.max_bytes or not spool.fits(len(body)) else ""
+        if not refusal and not spool.has_room(len(body)):
+            if source is not None and not source.live:
+                self._wait_for_room(len(body))
+            else:
+                refusal = "buffer-full"
+        if refusal:
+            log.warning("hard sample kept from the cloud", extra={"key": item.key, "reason": refusal})
+            page.dropped[refusal] += 1
+            page.degraded += 1
+            self._done(item, answer, source)
+            inbox.put(replace(answer, degraded=True, reason=refusal))
+            return
+        # Into the spool first: a kill before the page names it makes the frame come again, under the same number.
+        spool.append(page.seq + 1, body)
+        page.seq += 1
+        self._done(item, answer, source)
+        asked = Asked(answer=answer, captured_s=item.captured_s, deadline_s=deadline_s, inbox=inbox)
+        self._waiting.ask(page.seq, asked)
         self._notify()
 
-    def collect(self, timeout_s: float) -> None:
-        """Take in results, waiting at most `timeout_s` for the first, and end the waits whose deadline has passed."""
+    def _body(self, item: Frame, answer: Answer, deadline_s: float) -> bytes:
+        """Return the sample as it travels, with the counters as they will be once it is counted."""
+        page = self._page
+        encoding, payload, shape, dtype = encode_frame(item.data)
+        return Sample(
+            stream=page.stream, seq=page.seq + 1, digest=digest_of(payload), key=_text(item.key),
+            captured_at=item.captured_at, remaining_ms=max(0, int((deadline_s - time.monotonic()) * 1e3)),
+            label=answer.label, score=answer.score,
+            counts=Counts(seen=page.seen + 1, easy=page.easy, hard=page.hard + 1, failed=sum(page.failed.values())),
+            encoding=encoding, payload=payload, shape=shape, dtype=dtype,
+        ).encode()  # fmt: skip
+
+    def _wait_for_room(self, body_bytes: int) -> None:
+        """Return once the spool has room; where the service is told to end before, the frame stays uncounted."""
+        self._wants_room = True
         try:
-            taken = self._results.get_nowait() if timeout_s <= 0 else self._results.get(timeout=timeout_s)
-            while True:
-                if taken is not None:
-                    self._settle(*taken)
-                taken = self._results.get_nowait()
-        except queue.Empty:
-            pass
-        now = time.monotonic()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, seq = self._deadlines.popleft()
-            pending = self._waiting.pop(seq, None)
-            if pending is not None:
-                self._page.degraded += 1
-                self._page.commit()
-                self._late[seq] = pending
-                if len(self._late) > REMEMBERED:
-                    self._late.popitem(last=False)
-                pending.deliver.append(replace(pending.answer, degraded=True, latency_s=now - pending.captured_s))
+            while not self._spool.has_room(body_bytes):
+                self.look_after()
+        finally:
+            self._wants_room = False
 
     def _settle(self, result: Result, arrived_s: float) -> None:
         """Give a result to the caller that waits, or make it a correction."""
         mine = result.stream == self._page.stream
-        pending = self._waiting.pop(result.seq, None) if mine else None
-        late = self._late.pop(result.seq, None) if mine and pending is None else None
-        origin = pending or late
+        stage, asked = self._waiting.settle(result.seq) if mine else ("unknown", None)
+        if stage == "repeated":
+            return
         if result.error:
-            if pending is not None:
-                # The cloud will not answer this one: the edge's word stands, at once.
-                self._page.degraded += 1
-                self._page.commit()
-                pending.deliver.append(replace(pending.answer, degraded=True, reason=result.error))
+            # The cloud will not answer this one: the edge's word stands, at once where somebody waits.
+            if asked is not None and stage == "waiting":
+                self._degrade(asked, arrived_s, reason=result.error)
             return
         cloud = Opinion(label=result.label, score=result.score, model=result.model)
-        if origin is None:
-            self.on_correction(
+        if asked is None:
+            self._correct(
                 Answer(
                     key=result.key, index=-1, label=cloud.label, score=cloud.score, tier="cloud", model=cloud.model,
                     is_hard=True, cloud=cloud, captured_at=result.captured_at,
@@ -336,47 +397,60 @@ class JointInference:
                 )
             )  # fmt: skip
             return
-        latency_s = arrived_s - origin.captured_s
+        latency_s = arrived_s - asked.captured_s
         self._page.observe("cloud", latency_s)
         answer = replace(
-            origin.answer, label=cloud.label, score=cloud.score, tier="cloud", model=cloud.model, cloud=cloud,
+            asked.answer, label=cloud.label, score=cloud.score, tier="cloud", model=cloud.model, cloud=cloud,
             latency_s=latency_s,
         )  # fmt: skip
-        if pending is not None:
-            pending.deliver.append(answer)
+        if stage == "waiting":
+            asked.inbox.put(answer)
         else:
-            self.on_correction(answer)
+            self._correct(answer)
+
+    def _degrade(self, asked: Asked, now: float, *, reason: str = "") -> None:
+        """Hand out the edge's answer to one who waited for the cloud's."""
+        self._page.degraded += 1
+        self._page.commit()
+        answer = replace(asked.answer, degraded=True, latency_s=now - asked.captured_s)
+        asked.inbox.put(replace(answer, reason=reason) if reason else answer)
+
+    def _correct(self, answer: Answer) -> None:
+        self._page.corrected += 1
+        self._page.commit()
+        self.on_correction(answer)
+
+    def _keep(self, answer: Answer) -> None:
+        """Keep a correction for `corrections`."""
+        self._corrections.append(answer)
+        if len(self._corrections) > CORRECTIONS:
+            self._corrections.popleft()
+            self.corrections_lost += 1
+            if self.corrections_lost == 1:
+                log.warning("corrections are lost: iterate corrections(), or set on_correction")
+
+    def _restore_rule(self) -> None:
+        """Let the rule go on where it stood, if it is the same rule with the same parameters."""
+        page, rule = self._page, self.rule
+        identity = _eight_bytes(f"{type(rule).__name__} {sorted(rule.values.items())} {rule.budget}")
+        if page.rule == identity and not math.isnan(page.rule_state):
+            rule.restore(page.rule_state)
+        page.rule, page.rule_state = identity, rule.state
+        page.commit()
 
     def _time_left(self) -> float:
-        if not self._deadlines:
-            return IDLE_S
-        return min(IDLE_S, max(0.0, self._deadlines[0][0] - time.monotonic()))
+        deadline_s = self._waiting.next_deadline()
+        return IDLE_S if deadline_s is None else min(IDLE_S, max(0.0, deadline_s - time.monotonic()))
+
+    def _raise_if_ended(self) -> None:
+        if self._end is not None:
+            raise self._end
 
 
-class _Order:
-    """Gives answers back in the order in which their samples were taken."""
-
-    def __init__(self) -> None:
-        self._expected: deque[int] = deque()
-        self._held: dict[int, Answer] = {}
-
-    def expect(self, answer: Answer) -> None:
-        self._expected.append(answer.index)
-
-    def put(self, answer: Answer) -> None:
-        self._held[answer.index] = answer
-
-    def take(self) -> Iterator[Answer]:
-        while self._expected and self._expected[0] in self._held:
-            yield self._held.pop(self._expected.popleft())
+def _text(key: str) -> str:
+    """Return a key that can travel: file names may hold bytes that are no text."""
+    return key.encode(errors="replace").decode()[:MAX_KEY_BYTES]
 
 
-def _drain(ready: deque[Answer], order: _Order | None) -> Iterator[Answer]:
-    while ready:
-        answer = ready.popleft()
-        if order is None:
-            yield answer
-        else:
-            order.put(answer)
-    if order is not None:
-        yield from order.take()
+def _eight_bytes(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()[:8]

@@ -3,7 +3,6 @@
 
 from typing import Any, Final
 
-from nereid_shared.errors import BadSample
 from nereid_shared.samples import JPEG, PNG, RAW
 
 JPEG_QUALITY: Final = 90
@@ -13,20 +12,19 @@ RAW_BELOW_BYTES: Final = 4096
 Encoded = tuple[str, bytes, tuple[int, ...], str]
 
 
+def is_frame(data: Any) -> bool:
+    """Whether this can be a picture at all: a file's bytes, or an array of uint8 with two or three dimensions."""
+    return isinstance(data, bytes) or (hasattr(data, "dtype") and data.dtype.name == "uint8" and data.ndim in {2, 3})
+
+
 def encode_frame(data: Any) -> Encoded:
     """Return (encoding, payload, shape, dtype) of a frame.
 
     Args:
-        data: encoded image bytes, or an array (height, width[, 3]) of uint8 in OpenCV's order.
-
-    Raises:
-        BadSample: it is neither.
+        data: encoded image bytes, or an array (height, width[, channels]) of uint8 in OpenCV's order.
     """
-    if isinstance(data, bytes | bytearray | memoryview):
-        payload = bytes(data)
-        return (PNG if payload.startswith(b"\x89PNG") else JPEG), payload, (), ""
-    if not hasattr(data, "dtype") or data.dtype.name != "uint8" or data.ndim not in {2, 3}:
-        raise BadSample("a frame is encoded bytes or a uint8 array (height, width[, 3])", reason="undecodable")
+    if isinstance(data, bytes):
+        return (PNG if data.startswith(b"\x89PNG") else JPEG), data, (), ""
     if data.nbytes >= RAW_BELOW_BYTES:
         try:
             import cv2  # noqa: PLC0415 - optional: the extra [vision]

@@ -3,7 +3,7 @@
 
 A frame is counted with two stores into the page cache: the new record into the slot that is not current, then the
 slot's number. A kill between them leaves the previous record whole, so that the counters, the cursor and the last
-sample number always belong together. Nothing here calls fsync: after a power cut the LocalController's copy is what counts.
+sample number always belong together. Nothing here calls fsync: after a power cut the LocalController's copy counts.
 """
 
 import mmap
@@ -11,26 +11,28 @@ import os
 import secrets
 import struct
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from nereid_shared import histogram
 from nereid_shared.messages import Ledger
-from nereid_shared.samples import Counts
 
 FAILURES: Final = ("undecodable", "malformed-scores", "missing", "error")
-DROPS: Final = ("buffer-full",)
+DROPS: Final = ("buffer-full", "too-large")
 
-_MAGIC: Final = b"NEREIDP1"
+# Names the layout too: another number wherever a record, FAILURES or DROPS changes.
+_MAGIC: Final = b"NEREIDP2"
 _SIZE: Final = 8192
-_HEAD: Final = struct.Struct("<8s16sQ")
-# seen easy hard skipped degraded cursor seq started_us | failed… dropped… | rule state, source id
-_RECORD: Final = struct.Struct(f"<8q{len(FAILURES)}q{len(DROPS)}qd8s")
+_BODY: Final = struct.Struct("<16sQ")  # stream, current slot
+_BODY_AT: Final = len(_MAGIC)
+# seen easy hard skipped degraded corrected cursor seq started_us | failed… dropped… | rule state, rule id, source id
+_RECORD: Final = struct.Struct(f"<9q{len(FAILURES)}q{len(DROPS)}qd8s8s")
+_FAILED_AT: Final = 9
 _SLOTS: Final = (256, 512)
 _HISTOGRAM: Final = 1024
 _BUCKETS: Final = 220  # up to 190 s
 _CURRENT: Final = struct.Struct("<Q")
 _CURRENT_AT: Final = 24
-_COUNT: Final = struct.Struct("<I")
+_COUNT: Final = struct.Struct("<Q")
 
 
 class Page:
@@ -45,46 +47,50 @@ class Page:
         cursor: index of the source's next frame.
         source: eight bytes that name the source the cursor belongs to.
         rule_state: the hard example rule's threshold as its budget moved it; NaN where there is none.
+        rule: eight bytes that name the rule that `rule_state` belongs to.
+        committed_seq: `seq` as last committed: samples above it must not leave the process.
         started_us: when the page was made, microseconds since the epoch.
     """
 
     def __init__(self, path: Path, *, now_us: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = not path.exists() or path.stat().st_size != _SIZE
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self._file, _SIZE)
         self._map = mmap.mmap(self._file, _SIZE)
-        self.seen = self.easy = self.hard = self.skipped = self.degraded = self.cursor = self.seq = 0
+        self.seen = self.easy = self.hard = self.skipped = self.degraded = self.corrected = 0
+        self.cursor = self.seq = 0
         self.started_us = now_us
         self.failed = dict.fromkeys(FAILURES, 0)
         self.dropped = dict.fromkeys(DROPS, 0)
         self.rule_state = float("nan")
-        self.source = bytes(8)
+        self.rule = self.source = bytes(8)
         self._current = 0
-        magic, stream, current = _HEAD.unpack_from(self._map, 0)
-        if new or magic != _MAGIC:
-            self.stream = secrets.token_hex(8)
-            self._write(0)
-            _HEAD.pack_into(self._map, 0, _MAGIC, self.stream.encode(), 0)
-        else:
+        if self._map[: len(_MAGIC)] == _MAGIC:
+            stream, current = _BODY.unpack_from(self._map, _BODY_AT)
             self.stream = stream.decode()
             self._current = current & 1
-            self._read(self._current)
+            self._read()
+        else:
+            self.stream = secrets.token_hex(8)
+            self._map[:] = bytes(_SIZE)
+            self._write(0)
+            _BODY.pack_into(self._map, _BODY_AT, self.stream.encode(), 0)
+            self._map[: len(_MAGIC)] = _MAGIC  # last: it vouches for the rest
+        self.committed_seq: int = self.seq
 
-    def _read(self, slot: int) -> None:
-        values = _RECORD.unpack_from(self._map, _SLOTS[slot])
-        self.seen, self.easy, self.hard, self.skipped, self.degraded, self.cursor, self.seq, self.started_us = values[
-            :8
-        ]
-        self.failed = dict(zip(FAILURES, values[8 : 8 + len(FAILURES)], strict=True))
-        self.dropped = dict(zip(DROPS, values[8 + len(FAILURES) : -2], strict=True))
-        self.rule_state, self.source = values[-2:]
+    def _read(self) -> None:
+        values = _RECORD.unpack_from(self._map, _SLOTS[self._current])
+        self.seen, self.easy, self.hard, self.skipped, self.degraded, self.corrected = values[:6]
+        self.cursor, self.seq, self.started_us = values[6:_FAILED_AT]
+        self.failed, self.dropped = _reasons(values)
+        self.rule_state, self.rule, self.source = values[-3:]
 
     def _write(self, slot: int) -> None:
         _RECORD.pack_into(
             self._map, _SLOTS[slot],
-            self.seen, self.easy, self.hard, self.skipped, self.degraded, self.cursor, self.seq, self.started_us,
-            *self.failed.values(), *self.dropped.values(), self.rule_state, self.source,
+            self.seen, self.easy, self.hard, self.skipped, self.degraded, self.corrected,
+            self.cursor, self.seq, self.started_us,
+            *self.failed.values(), *self.dropped.values(), self.rule_state, self.rule, self.source,
         )  # fmt: skip
 
     def commit(self) -> None:
@@ -93,6 +99,7 @@ class Page:
         self._write(slot)
         _CURRENT.pack_into(self._map, _CURRENT_AT, slot)
         self._current = slot
+        self.committed_seq = self.seq
 
     def observe(self, name: str, seconds: float) -> None:
         """Count a latency; `name` is ``edge`` or ``cloud``."""
@@ -100,24 +107,20 @@ class Page:
         at = _HISTOGRAM + _COUNT.size * (index + (_BUCKETS if name == "cloud" else 0))
         _COUNT.pack_into(self._map, at, _COUNT.unpack_from(self._map, at)[0] + 1)
 
-    def counts(self) -> Counts:
-        """Return the counters that travel with a sample."""
-        return Counts(seen=self.seen, easy=self.easy, hard=self.hard, failed=sum(self.failed.values()))
-
     def ledger(self) -> Ledger:
         """Return the worker's part of the ledger as last committed; callable from another thread."""
         values = _RECORD.unpack_from(self._map, _SLOTS[self._current])
-        seen, easy, hard, skipped, degraded = values[:5]
-        failed, dropped = values[8 : 8 + len(FAILURES)], values[8 + len(FAILURES) : -2]
+        seen, easy, hard, skipped, degraded, corrected = values[:6]
+        failed, dropped = _reasons(values)
         return Ledger(
-            seen=seen, easy=easy, hard=hard, skipped=skipped, degraded=degraded,
-            failed={name: count for name, count in zip(FAILURES, failed, strict=True) if count},
-            dropped={name: count for name, count in zip(DROPS, dropped, strict=True) if count},
+            seen=seen, easy=easy, hard=hard, skipped=skipped, degraded=degraded, corrected=corrected,
+            failed={name: count for name, count in failed.items() if count},
+            dropped={name: count for name, count in dropped.items() if count},
             latency={name: self._histogram(at) for name, at in (("edge", 0), ("cloud", _BUCKETS))},
         )  # fmt: skip
 
     def _histogram(self, first: int) -> dict[int, int]:
-        counts = struct.unpack_from(f"<{_BUCKETS}I", self._map, _HISTOGRAM + _COUNT.size * first)
+        counts = struct.unpack_from(f"<{_BUCKETS}Q", self._map, _HISTOGRAM + _COUNT.size * first)
         return {index: count for index, count in enumerate(counts) if count}
 
     def close(self) -> None:
@@ -130,3 +133,12 @@ class Page:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _reasons(values: tuple[Any, ...]) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the counts of failed and of dropped samples that a record holds."""
+    dropped_at = _FAILED_AT + len(FAILURES)
+    return (
+        dict(zip(FAILURES, values[_FAILED_AT:dropped_at], strict=True)),
+        dict(zip(DROPS, values[dropped_at:-3], strict=True)),
+    )

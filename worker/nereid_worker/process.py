@@ -5,6 +5,7 @@ The process starts with nothing but its identity. What cannot be had yet (a mode
 vanished) is reported with a reason and tried again; a new task makes the process start over in place.
 """
 
+import fcntl
 import logging
 import os
 import queue
@@ -12,21 +13,22 @@ import runpy
 import secrets
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final, Literal
 
-from nereid_shared.storage import fetch
-
 from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
 from nereid_shared.messages import ModelOutput, Task, TaskInfo, WorkerInfo
+from nereid_shared.samples import Result
 from nereid_worker import builtin
-from nereid_worker.classifier import Classifier
-from nereid_worker.edge import JointInference
+from nereid_worker.edge import DRAIN_S, JointInference, Results
+from nereid_worker.models import on_this_node
 from nereid_worker.page import Page
-from nereid_worker.rules import make_rule
 from nereid_worker.settings import Settings
 from nereid_worker.sources import Files
 from nereid_worker.spool import Spool
@@ -36,19 +38,23 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
-MAX_MODEL_BYTES: Final = 2 * 1024**3
+INSIST_S: Final = DRAIN_S + 1.0
+"""After a signal: how long a script may take to come back to the SDK before it is interrupted where it is."""
 
-Status = Literal["starting", "running", "completed", "failed"]
+EXTRAS: Final = {"numpy": "worker", "ai_edge_litert": "worker", "cv2": "vision"}
 
+Status = Literal["starting", "running", "completed", "failed", "offline"]
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM)
 _process: "EdgeProcess | None" = None
 
 
 class Stop(BaseException):
-    """Raised in the main thread by SIGTERM and SIGINT."""
+    """Raised in the main thread after SIGTERM or SIGINT."""
 
 
 class NewTask(BaseException):
-    """Raised in the main thread when another task came."""
+    """Raised in the main thread after another task came."""
 
 
 def current() -> JointInference:
@@ -60,7 +66,7 @@ def current() -> JointInference:
     if _process is None:
         raise UserError(
             "JointInference.from_task() works in an edge worker only",
-            mend="Run the script as scriptBootFile of a JointInferenceService",
+            mend="Run the script as scriptBootFile of a JointInferenceService.",
         )
     return _process.service()
 
@@ -71,82 +77,136 @@ class EdgeProcess:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._boot = secrets.token_hex(8)
-        self._page = Page(settings.state / "ledger.page", now_us=time.time_ns() // 1000)
-        self._spool = Spool(settings.state / "samples.spool")
-        self._spool.drop_after(self._page.seq)
-        self._status: Status = "starting"
-        self._reason, self._message = "WaitingForTask", "no task was received from the LocalController yet"
+        self._told: tuple[Status, str, str] = ("starting", "", "")
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._first_task: Task | None = None
         self._task: Task | None = None
+        self._results: Results = queue.SimpleQueue()
+        self._page: Page | None = None
+        self._spool: Spool | None = None
         self._service: JointInference | None = None
+        self._request: BaseException | None = None
+        self._uplink_failed = False
+        self._main_thread = threading.get_ident()
         self._uplink = Uplink(
-            settings, spool=self._spool, stream=self._page.stream, info=self._info, on_task=self._take_task,
-            on_result=lambda result: self._service.take_result(result) if self._service else None,
+            settings, info=self._info, on_task=self._take_task, on_result=self._take_result, on_room=self._room,
+            on_failure=self._give_up,
         )  # fmt: skip
 
     def run(self) -> int:
-        """Work until SIGTERM; returns the exit code."""
+        """Work until SIGTERM; returns the exit code. A new task replaces the process instead."""
         global _process  # noqa: PLW0603 - a script reaches its worker through the process it runs in
         _process = self
-        signal.signal(signal.SIGTERM, _raise_stop)
-        signal.signal(signal.SIGINT, _raise_stop)
-        signal.signal(signal.SIGUSR1, _raise_new_task)
-        self._uplink.start()
+        for number in _SIGNALS:
+            signal.signal(number, self._on_signal)
+        # An earlier life of this process may have blocked them (see `_close`).
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        failed = False
         try:
-            self._task = self._tasks.get()
-            return self._work(self._task)
+            self._uplink.start()
+            with self._state_folder():
+                self._tell("starting", "WaitingForTask", "no task was received from the LocalController yet")
+                self._task = self._tasks.get()
+                failed = self._work(self._task)
         except Stop:
-            return 0
+            pass
         except NewTask:
             log.info("starting over for another task")
-            self._close()
+            self._close("starting", "TaskChanged")
             os.execv(sys.executable, [sys.executable, "-m", "nereid_worker"])  # noqa: S606 - no shell, the same program
-        finally:
-            self._close()
+        if failed:
+            self._close(*self._told)
+            return 1
+        self._close("offline", "Stopped")
+        return int(self._uplink_failed)
 
-    def _close(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, signal.SIG_IGN)
+    def _close(self, status: Status, reason: str, message: str = "") -> None:
+        # Blocked, not ignored: what comes now must reach the program that may replace this one.
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._told = (status, reason, message)
         self._uplink.stop()
 
-    def _work(self, task: Task) -> int:
+    @contextmanager
+    def _state_folder(self) -> Iterator[None]:
+        """Hold the state folder: during a replacement the old Pod may still run, and two must not share a page."""
+        folder = self._settings.state
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("another worker holds the state folder", extra={"folder": str(folder)})
+                self._tell("starting", "WaitingForState", f"another worker of this service still holds {folder}")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            self._page = Page(folder / "ledger.page", now_us=time.time_ns() // 1000)
+            self._spool = Spool(folder / "samples.spool")
+            # Written, but not counted before a kill: their frames come again, under the same numbers.
+            self._spool.drop_after(self._page.seq)
+            self._uplink.attach(self._page, self._spool)
+            yield
+
+    def _work(self, task: Task) -> bool:
+        """Run the script until a signal ends it; returns True where it failed by itself."""
         delay_s = RETRY_S
         while True:
+            began = time.monotonic()
             try:
                 self._run_script(task)
-            except (UserError, ModelInvalid, TemporaryError) as error:
+            except (UserError, ModelInvalid, TemporaryError, ModuleNotFoundError) as error:
+                if (problem := _mendable(error)) is None:
+                    return self._script_failed(error)
                 # Not the script's fault and perhaps not for ever: say why, and look again.
-                self._tell("failed", getattr(error, "reason", "") or "TaskInvalid", str(error))
-                log.warning("cannot run the task yet", extra={"problem": str(error), "delay_s": delay_s})
+                delay_s = RETRY_S if time.monotonic() - began > RETRY_MAX_S else delay_s
+                self._tell("failed", *problem)
+                log.warning("cannot run the task yet", extra={"problem": problem[1], "delay_s": delay_s})
                 time.sleep(delay_s)
                 delay_s = min(delay_s * 2, RETRY_MAX_S)
-            except Exception as error:
-                self._tell("failed", "ScriptFailed", f"{type(error).__name__}: {error}")
-                log.exception("the script failed")
-                return 1
+            except SystemExit as error:
+                if error.code not in {None, 0}:
+                    return self._script_failed(error)
+                self._after_script()
+            except Exception as error:  # noqa: BLE001 - the user's script; its traceback is logged
+                return self._script_failed(error)
             else:
-                delay_s = RETRY_S
-                self._tell("completed")
-                builtin.look_after(self.service(), self._settings.state)
-                self._tell("running")
+                self._after_script()
 
     def _run_script(self, task: Task) -> None:
-        if task.script_boot_file.startswith(builtin.PREFIX):
-            name = task.script_boot_file.removeprefix(builtin.PREFIX)
-            if name != "classify":
-                raise UserError(f"there is no builtin {name!r}", where="scriptBootFile", mend="Use builtin:classify")
-            builtin.classify(self.service(), self._settings.state)
+        boot = task.script_boot_file
+        if boot.startswith(builtin.PREFIX):
+            if boot != f"{builtin.PREFIX}classify":
+                raise UserError(f"there is no {boot!r}", where="scriptBootFile", mend="Use builtin:classify.")
+            service = self.service()
+            builtin.classify(
+                service, self._settings.state,
+                on_end=lambda: self._tell("completed"), on_more=lambda: self._tell("running"),
+            )  # fmt: skip
             return
-        script = Path(task.script_dir, task.script_boot_file)
+        script = Path(task.script_dir, boot)
         if not script.is_file():
             raise UserError(
-                "there is no such file on this node",
-                where=str(script),
-                mend="Copy the script there",
+                "there is no such file on this node", where=str(script), mend="Copy the script there.",
                 reason="ScriptNotFound",
-            )
-        sys.path.insert(0, str(script.parent))
+            )  # fmt: skip
+        if str(script.parent) not in sys.path:
+            sys.path.insert(0, str(script.parent))
+        sys.argv = [str(script)]
         runpy.run_path(str(script), run_name="__main__")
+
+    def _after_script(self) -> None:
+        """Stay for corrections, until the dataset has grown and the script has something to do again."""
+        service = self.service()
+        source = service.dataset
+        before = source.version() if source is not None else None
+        self._tell("completed")
+        builtin.wait_for_more(service, source, before)
+        self._tell("running")
+
+    def _script_failed(self, error: BaseException) -> bool:
+        said = f"exit code {error.code}" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        self._tell("failed", "ScriptFailed", said)
+        log.error("the script failed", exc_info=error)
+        return True
 
     def service(self) -> JointInference:
         """Return the service of the task, made on the first call.
@@ -156,88 +216,122 @@ class EdgeProcess:
         """
         if self._service is None:
             self._service = self._build()
+        # At each call: a script that is run again after a failure is running again.
+        if self._told[0] != "running":
             self._tell("running")
         return self._service
 
     def _build(self) -> JointInference:
-        task, rule = self._task, self._task.rule if self._task else None
-        if task is None or rule is None:
+        from nereid_worker.classifier import Classifier  # noqa: PLC0415 - needs the extra [worker]
+        from nereid_worker.rules import make_rule  # noqa: PLC0415 - the same
+
+        task, page, spool = self._task, self._page, self._spool
+        if task is None or page is None or spool is None or task.rule is None:
             raise UserError("the task names no hard example rule", where="edgeWorker.hardExampleAlgorithm")
-        self._tell("starting", "LoadingModel", task.model.url)
-        path = fetch(
-            task.model.url, into=self._settings.state / "models", sha256=task.model.sha256 or None,
-            max_bytes=MAX_MODEL_BYTES,
-        )  # fmt: skip
-        classifier = Classifier.load(path)
-        dataset = None
-        if task.dataset is not None:
-            dataset = Files(task.dataset.url, task.dataset.format)
+        rule = make_rule(task.rule.name, task.rule.parameters, task.rule.budget, seed=task.service)
+        dataset = Files(task.dataset.url, task.dataset.format) if task.dataset is not None else None
+        if self._told[0] != "failed":
+            self._tell("starting", "LoadingModel", task.model.url)
+        path = on_this_node(task.model, into=self._settings.state / "models")
+        classifier = Classifier.load(path, sha256=task.model.sha256)
+        for warning in classifier.warnings:
+            log.warning("model", extra={"warning": warning})
         return JointInference(
-            classifier=classifier,
-            rule=make_rule(rule.name, rule.parameters, rule.budget),
-            page=self._page,
-            spool=self._spool,
-            notify=self._uplink.notify,
-            deadline_s=task.deadline_s,
-            parameters=task.parameters,
-            dataset=dataset,
-        )
+            classifier=classifier, rule=rule, page=page, spool=spool, notify=self._uplink.notify,
+            deadline_s=task.deadline_s, parameters=task.parameters, dataset=dataset, results=self._results,
+        )  # fmt: skip
 
     def _tell(self, status: Status, reason: str = "", message: str = "") -> None:
-        self._status, self._reason, self._message = status, reason, message
+        if self._told != (status, reason, message):
+            log.info("status", extra={"status": status, "reason": reason})
+        self._told = (status, reason, message)
         self._uplink.report()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """In the main thread: end the script at its next call of the SDK, or after `INSIST_S` wherever it is."""
+        if number == signal.SIGUSR1:
+            if self._first_task is None:  # meant for an earlier life of this process
+                return
+            self._request = self._request or NewTask()
+        elif number != signal.SIGALRM:
+            self._request = Stop()
+        if self._request is None:
+            return
+        if number == signal.SIGALRM or self._service is None:
+            raise self._request
+        self._service.end(self._request)
+        signal.setitimer(signal.ITIMER_REAL, INSIST_S, INSIST_S)
 
     def _take_task(self, task: Task) -> None:
         """Called in the uplink's thread."""
-        if self._task is None:
+        if self._first_task is None:
+            self._first_task = task
             self._tasks.put(task)
-        elif task.hash != self._task.hash:
-            os.kill(os.getpid(), signal.SIGUSR1)
+        elif task.hash != self._first_task.hash:
+            signal.pthread_kill(self._main_thread, signal.SIGUSR1)
+
+    def _take_result(self, result: Result) -> None:
+        """Called in the uplink's thread; what an earlier process asked can come before there is a service."""
+        self._results.put((result, time.monotonic()))
+
+    def _room(self) -> None:
+        """Called in the uplink's thread."""
+        if self._service is not None:
+            self._service.has_room()
+
+    def _give_up(self) -> None:
+        """Called in the uplink's thread, without which nothing can be told or asked: end, to be started again."""
+        self._uplink_failed = True
+        signal.pthread_kill(self._main_thread, signal.SIGTERM)
 
     def _info(self, number: int) -> WorkerInfo:
         """Called in the uplink's thread."""
-        task, service = self._task, self._service
-        ledger = self._page.ledger()
-        started = datetime.fromtimestamp(self._page.started_us / 1e6, UTC)
+        task, service, page = self._task, self._service, self._page
+        status, reason, message = self._told
+        ledger = page.ledger() if page is not None else None
+        task_info = None
+        if page is not None and ledger is not None:
+            task_info = TaskInfo(
+                inference_number=ledger.easy + ledger.hard,
+                hard_example_number=ledger.hard,
+                start_time=_rfc3339(datetime.fromtimestamp(page.started_us / 1e6, UTC)),
+                update_time=_rfc3339(datetime.now(UTC)),
+            )
+        models = []
+        if task is not None:
+            model, digest = task.model, service.classifier.digest if service is not None else ""
+            models.append(ModelOutput(format=model.format, url=model.url, name=model.name, digest=digest))
         return WorkerInfo(
             name=self._settings.worker,
             namespace=task.namespace if task else "",
             owner_name=task.name if task else "",
             owner_kind=task.kind.lower() if task else "",
-            status=self._status,
-            task_info=TaskInfo(
-                inference_number=ledger.easy + ledger.hard,
-                hard_example_number=ledger.hard,
-                start_time=_rfc3339(started),
-                update_time=_rfc3339(datetime.now(UTC)),
-            ),
+            status=status,
+            task_info=task_info,
             service=self._settings.service,
             node=self._settings.node,
             boot=self._boot,
             number=number,
             task_hash=task.hash if task else "",
             ledger=ledger,
-            models=[
-                ModelOutput(
-                    format=task.model.format, url=task.model.url, name=task.model.name, digest=service.classifier.digest
-                )
-            ]
-            if task and service
-            else [],
-            stream=self._page.stream,
+            models=models,
+            stream=page.stream if page is not None else "",
             accepted=self._uplink.accepted,
-            reason=self._reason,
-            message=self._message,
+            reason=reason,
+            message=message,
         )
+
+
+def _mendable(error: Exception) -> tuple[str, str] | None:
+    """Return reason and message where trying again makes sense, None where the script itself is wrong."""
+    if isinstance(error, ModuleNotFoundError):
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        return None if extra is None else ("ExtraMissing", f"{error}. pip install 'nereid-ai[{extra}]'")
+    if isinstance(error, UserError):
+        missing = "pip install 'nereid-ai[" in error.mend
+        return error.reason or ("ExtraMissing" if missing else "TaskInvalid"), str(error)
+    return (error.reason if isinstance(error, ModelInvalid) else "ModelUnavailable"), str(error)
 
 
 def _rfc3339(time_: datetime) -> str:
     return time_.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _raise_stop(_number: int, _frame: FrameType | None) -> None:
-    raise Stop
-
-
-def _raise_new_task(_number: int, _frame: FrameType | None) -> None:
-    raise NewTask

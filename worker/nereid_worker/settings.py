@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The worker's settings: its identity and its mounts, which is all that a Pod carries; the rest comes as its task."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,7 @@ class Settings:
         """
         role = env.get("NEREID_ROLE", "edge")
         if role not in {"edge", "cloud"}:
-            raise UserError(f"{role!r} is neither edge nor cloud", where="NEREID_ROLE")
+            raise UserError(f"{role!r} is neither edge nor cloud", where="NEREID_ROLE", mend="Write one of them.")
         needed = (*REQUIRED, *(("NEREID_NODE", "NEREID_STATE") if role == "edge" else ("NEREID_TASK",)))
         if missing := [name for name in needed if not env.get(name)]:
             raise UserError(
@@ -55,8 +56,12 @@ class Settings:
         interval = env.get("NEREID_INFO_INTERVAL", "1.0")
         try:
             info_interval_s = float(interval)
-        except ValueError as error:
-            raise UserError(f"{interval!r} is not a number of seconds", where="NEREID_INFO_INTERVAL") from error
+        except ValueError:
+            info_interval_s = math.nan
+        if not 0.0 < info_interval_s <= 3600.0:
+            raise UserError(
+                f"{interval!r} is not a number of seconds", where="NEREID_INFO_INTERVAL", mend="Write 0.1 to 3600."
+            )
         return cls(
             role="cloud" if role == "cloud" else "edge",
             worker=env["NEREID_WORKER"],

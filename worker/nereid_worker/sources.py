@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from nereid_shared.errors import UserError
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".webp"})
+IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 MAX_FILE_BYTES = 12 * 1024 * 1024
 
 
@@ -65,6 +65,8 @@ class Source(Protocol):
 
 def frame(data: Any, *, index: int, key: str = "") -> Frame:
     """Return a frame captured now."""
+    if isinstance(data, bytearray | memoryview):
+        data = bytes(data)
     return Frame(index=index, key=key or str(index), data=data, captured_s=time.monotonic(), captured_at=time.time())
 
 
@@ -91,24 +93,38 @@ class Files:
         self._path = Path(url.removeprefix("file://"))
         if format not in {"csv", "txt", "folder"}:
             raise UserError(f"format {format!r} has no reader", where=url, mend="Use csv, txt or folder")
-        if not self._path.exists():
-            raise UserError(
-                "there is no such file or folder",
-                where=url,
-                mend="Mend spec.dataUrl of the Dataset",
-                reason="DatasetUnreadable",
-            )
+        self._require()
         self._format = format
         self.interval_s = interval_s
         self.identity = hashlib.sha256(f"{format} {self._path}".encode()).hexdigest()
 
     def frames(self, start: int) -> Iterator[Frame]:
-        """Yield the images from the index `start` on; one that cannot be read has ``data`` None."""
+        """Yield the images from the index `start` on; one that cannot be read has ``data`` None.
+
+        Raises:
+            UserError: the index cannot be read, or the whole dataset has vanished; no image counts as failed for that.
+        """
         root = self._path if self._path.is_dir() else self._path.parent
         inside = os.path.realpath(root) + os.sep
-        for index, name in enumerate(self._names()):
-            if index >= start:
-                yield frame(_read(root / name, inside), index=index, key=name)
+        try:
+            for index, name in enumerate(self._names()):
+                if index >= start:
+                    data = _read(root / name, inside)
+                    if data is None:
+                        self._require()
+                    yield frame(data, index=index, key=name)
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(
+                f"the index cannot be read: {error}", where=str(self._path), mend="Mend the file; it is tried again.",
+                reason="DatasetUnreadable",
+            ) from error  # fmt: skip
+
+    def _require(self) -> None:
+        if not self._path.exists():
+            raise UserError(
+                "there is no such file or folder", where=str(self._path),
+                mend="Put it there, or mend spec.dataUrl of the Dataset.", reason="DatasetUnreadable",
+            )  # fmt: skip
 
     def version(self) -> tuple[int, int]:
         """Return the index file's (or folder's) time of change and size; (0, 0) while it is gone."""

@@ -31,7 +31,8 @@ _CHECK: Final = 0x5EA1ED
 class Spool:
     """A ring of (seq, body), oldest first.
 
-    One thread appends, another one reads and releases; each moves only its own end.
+    One thread appends, another one reads and releases; each moves only its own end. The caller locks the folder: two
+    processes on one file would lose samples.
     """
 
     def __init__(self, path: Path, *, capacity_bytes: int = DEFAULT_BYTES) -> None:
@@ -63,13 +64,12 @@ class Spool:
 
     def append(self, seq: int, body: bytes) -> bool:
         """Keep a sample; False where it does not fit until others are released."""
-        needed = _RECORD.size + len(body)
-        if self._next + needed - self._oldest > self.capacity:
+        if not self.has_room(len(body)):
             return False
         at = self._next
         self._store(at, _RECORD.pack(seq, len(body), _CHECK ^ (len(body) & 0xFFFFFF)))
         self._store(at + _RECORD.size, body)
-        self._next = at + needed
+        self._next = at + _RECORD.size + len(body)
         _U64.pack_into(self._map, _NEXT, self._next)
         self._index.append((seq, at, len(body)))
         return True
@@ -98,6 +98,14 @@ class Spool:
         # Numbers in the ring have no gaps, so the place is known.
         found, at, length = self._index[max(0, seq + 1 - self._index[0][0])]
         return found, self._copy(at + _RECORD.size, length)
+
+    def fits(self, body_bytes: int) -> bool:
+        """Whether a sample of this size can ever be kept, once the ring is empty."""
+        return _RECORD.size + body_bytes <= self.capacity
+
+    def has_room(self, body_bytes: int) -> bool:
+        """Whether `append` would keep a sample of this size now."""
+        return self._next + _RECORD.size + body_bytes - self._oldest <= self.capacity
 
     @property
     def oldest_seq(self) -> int | None:

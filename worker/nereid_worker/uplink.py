@@ -11,46 +11,54 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from nereid_shared import topics
-from nereid_shared.errors import LinkDown, MessageInvalid, TemporaryError
+from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, TemporaryError
 from nereid_shared.link import Link, LinkSettings, Message, Will
 from nereid_shared.messages import Accepted, Task, WorkerInfo
-from nereid_shared.samples import Result
+from nereid_shared.samples import Result, Sample
+from nereid_worker.page import Page
 from nereid_worker.sender import Sender
 from nereid_worker.settings import Settings
 from nereid_worker.spool import Spool
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.25
+TICK_S: Final = 0.25
+GOODBYE_S: Final = 2.0
+NOBODY_SUBSCRIBES: Final = 0x10
 
 
 class Uplink:
     """A thread that keeps the link to the edge broker.
 
     Args:
-        info: makes the info body: (status "" for the current one, number of this boot's message).
+        info: makes the info body from its number within this boot; called in the link's thread.
         on_task: called in the link's thread with each task that comes, the first included.
         on_result: called in the link's thread with each answer of this service and node.
+        on_room: called in the link's thread when the spool has got smaller.
+        on_failure: called in the link's thread when it ends although nobody stopped it.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        spool: Spool,
-        stream: str,
         info: Callable[[int], WorkerInfo],
         on_task: Callable[[Task], None],
         on_result: Callable[[Result], None],
+        on_room: Callable[[], None],
+        on_failure: Callable[[], None],
     ) -> None:
         self._settings = settings
-        self._spool, self._stream = spool, stream
         self._info, self._on_task, self._on_result = info, on_task, on_result
-        oldest = spool.oldest_seq
-        self._sender = Sender(accepted=0 if oldest is None else oldest - 1)
+        self._on_room, self._on_failure = on_room, on_failure
+        self._page: Page | None = None
+        self._spool: Spool | None = None
+        self._sender = Sender()
         self._number = 0
         self._samples = topics.SAMPLES.of(service=settings.service, node=settings.node)
         self._info_topic = topics.WORKER_INFO.of(worker=settings.worker)
@@ -60,25 +68,28 @@ class Uplink:
         self._rung = False
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
-        self.space = threading.Event()
 
     @property
     def accepted(self) -> int:
         """Number of the last sample that the LC has committed."""
         return self._sender.accepted
 
-    @property
-    def connected(self) -> bool:
-        """Whether the edge broker is there."""
-        return self._link is not None and self._link.connected
-
     def start(self) -> None:
-        """Start the thread; returns when its loop runs, connected or not."""
+        """Start the thread; returns when its loop runs, connected or not.
+
+        Raises:
+            UserError: the broker's URL is none.
+        """
         self._thread.start()
         self._started.result()
 
+    def attach(self, page: Page, spool: Spool) -> None:
+        """Send what the spool holds from now on."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._attach, page, spool)
+
     def stop(self) -> None:
-        """Say goodbye to the broker and end the thread."""
+        """Publish the info a last time and end the thread."""
         if self._loop is not None and self._stop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join()
@@ -91,18 +102,20 @@ class Uplink:
 
     def report(self) -> None:
         """Publish the info body now, because the status changed."""
-        if self._loop is not None:
+        if self._loop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._publish_info)
 
     def _run(self) -> None:
         try:
             asyncio.run(self._main())
-        except Exception:
+        except Exception as error:
+            if not self._started.done():
+                self._started.set_exception(error)
+                return
             log.exception("the uplink ended")
-            raise
+            self._on_failure()
 
     async def _main(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         worker = self._settings.worker
         self._link = Link(
             LinkSettings.from_url(self._settings.broker, client_id=f"nereid-worker-{worker}"),
@@ -111,19 +124,28 @@ class Uplink:
                 topics.ACCEPTED.of(worker=worker): self._take_accepted,
                 topics.RESULTS.of(service=self._settings.service, node=self._settings.node): self._take_result,
             },
-            will=lambda _: Will(topic=self._info_topic, payload=self._goodbye(), retain=True),
+            will=lambda _: Will(topic=self._info_topic, payload=self._last_will(), retain=True),
             on_connect=self._connected,
         )
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         async with self._link:
             self._started.set_result(None)
             ticks = asyncio.create_task(self._tick(), name="ticks")
-            await self._stop.wait()
+            stopped = asyncio.create_task(self._stop.wait(), name="stop")
+            done, _ = await asyncio.wait((ticks, stopped), return_when=asyncio.FIRST_COMPLETED)
             ticks.cancel()
-            try:
-                async with asyncio.timeout(2.0):
-                    await self._link.publish(self._info_topic, self._goodbye(), retain=True)
-            except (TimeoutError, TemporaryError):
-                log.info("left without a goodbye", extra={"worker": worker})
+            stopped.cancel()
+            if ticks in done:
+                ticks.result()
+            await self._say_goodbye(self._link)
+
+    async def _say_goodbye(self, link: Link) -> None:
+        self._number += 1
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                await link.publish(self._info_topic, self._info(self._number).encode(), retain=True)
+        except (TimeoutError, TemporaryError):
+            log.info("left without a goodbye", extra={"worker": self._settings.worker})
 
     async def _tick(self) -> None:
         due = 0.0
@@ -138,11 +160,24 @@ class Uplink:
 
     async def _connected(self, link: Link) -> None:
         self._sender.connected(time.monotonic())
-        self._publish_info()
+        self._number += 1
+        await link.publish(self._info_topic, self._info(self._number).encode(), retain=True)
         self._pump()
 
-    def _goodbye(self) -> bytes:
-        return self._info(0).model_copy(update={"status": "offline"}).encode()
+    def _last_will(self) -> bytes:
+        # No counts: by the time the broker publishes it they are old.
+        will = self._info(0).model_copy(
+            update={"status": "offline", "reason": "", "message": "", "ledger": None, "task_info": None}
+        )
+        return will.encode()
+
+    def _attach(self, page: Page, spool: Spool) -> None:
+        oldest = spool.oldest_seq
+        self._sender = Sender(accepted=page.seq if oldest is None else oldest - 1)
+        self._page, self._spool = page, spool
+        # Where there is no connection the first publish finds out, and the next connection starts the sender again.
+        self._sender.connected(time.monotonic())
+        self._pump()
 
     def _publish_info(self) -> None:
         if self._link is None or not self._link.connected:
@@ -155,40 +190,55 @@ class Uplink:
 
     def _pump(self) -> None:
         self._rung = False
-        link = self._link
-        while link is not None and link.connected and self._sender.may_send():
-            record = self._spool.after(self._sender.sent)
+        link, page, spool, sender = self._link, self._page, self._spool, self._sender
+        if link is None or page is None or spool is None:
+            return
+        # What is in the spool but not yet in the page could be forgotten by a kill, and its number given again.
+        while sender.sent < page.committed_seq and sender.may_send():
+            record = spool.after(sender.sent)
             if record is None:
                 return
             seq, body = record
+            generation = sender.published(seq, time.monotonic())
             try:
-                generation = self._sender.published(seq, time.monotonic())
-                link.publish_nowait(self._samples, body, on_ack=partial(self._on_ack, generation))
+                self._publish(link, body, partial(self._on_ack, generation))
             except LinkDown:
-                self._sender.disconnected()
+                sender.disconnected()
                 return
             except TemporaryError:
-                self._sender.acknowledged(generation)
-                self._sender.sent = seq - 1
+                sender.acknowledged(generation)
+                sender.sent = seq - 1
                 return
 
-    def _on_ack(self, generation: int, _reason: int | None) -> None:
-        self._sender.acknowledged(generation)
+    def _publish(self, link: Link, body: bytes, on_ack: Callable[[int | None], None]) -> None:
+        try:
+            link.publish_nowait(self._samples, body, on_ack=on_ack)
+        except MessageTooLarge as error:
+            # The numbers must stay without gaps: the sample goes without its pixels, is refused, and counted as such.
+            log.error("the broker takes no packets of this size", extra={"problem": str(error)})
+            sample = Sample.decode(body, max_bytes=len(body))
+            link.publish_nowait(self._samples, replace(sample, payload=b"").encode(), on_ack=on_ack)
+
+    def _on_ack(self, generation: int, reason: int | None) -> None:
+        self._sender.acknowledged(generation, nobody=reason == NOBODY_SUBSCRIBES)
         self._pump()
 
     def _take_task(self, message: Message) -> None:
         if message.payload:
+            self._sender.peer_is_back(time.monotonic())
             self._on_task(Task.decode(message.payload, max_bytes=topics.TASK.max_bytes, topic=message.topic))
 
     def _take_accepted(self, message: Message) -> None:
         body = Accepted.decode(message.payload, max_bytes=topics.ACCEPTED.max_bytes, topic=message.topic)
-        if body.stream != self._stream:
+        page, spool = self._page, self._spool
+        if page is None or spool is None or body.stream != page.stream:
             return
-        if body.seq > self._sender.sent:
-            raise MessageInvalid(f"{message.topic}: {body.seq} was never sent")
+        if body.seq > page.committed_seq:
+            raise MessageInvalid(f"{message.topic}: sample {body.seq} is accepted, the last one was {page.seq}")
         if self._sender.on_accepted(body.seq, time.monotonic()):
-            self._spool.release(body.seq)
-            self.space.set()
+            spool.release(body.seq)
+            self._on_room()
+            self._pump()
 
     def _take_result(self, message: Message) -> None:
         self._on_result(Result.decode(message.payload, max_bytes=topics.RESULTS.max_bytes))

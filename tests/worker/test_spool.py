@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ring of samples that were not accepted yet: first in, first out, over any number of reopenings."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from nereid_worker.spool import Spool
+
+CAPACITY = 1000
+
+
+def test_a_sample_that_does_not_fit_waits_until_others_are_released(tmp_path: Path) -> None:
+    with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
+        assert spool.append(1, b"a" * 600)
+        assert not spool.append(2, b"b" * 600)
+        assert spool.release(1) == 1
+        assert spool.append(2, b"b" * 600)
+        assert spool.after(1) == (2, b"b" * 600)
+
+
+def test_samples_written_but_never_counted_are_forgotten(tmp_path: Path) -> None:
+    with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
+        for seq in (1, 2, 3):
+            spool.append(seq, b"x")
+        spool.drop_after(2)
+    with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
+        assert (spool.after(1), spool.after(2), len(spool)) == ((2, b"x"), None, 2)
+
+
+def test_a_torn_ring_gives_what_is_whole(tmp_path: Path) -> None:
+    with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
+        spool.append(1, b"whole")
+        spool.append(2, b"torn")
+    raw = bytearray((tmp_path / "s").read_bytes())
+    second = raw.index(b"torn") - 4
+    raw[second : second + 4] = b"\xff\xff\xff\xff"
+    (tmp_path / "s").write_bytes(raw)
+    with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
+        assert (spool.after(0), spool.after(1)) == ((1, b"whole"), None)
+        assert spool.append(2, b"again")
+
+
+def test_a_file_that_is_no_ring_starts_empty(tmp_path: Path) -> None:
+    (tmp_path / "s").write_bytes(b"\x01" * 5000)
+    with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
+        assert len(spool) == 0
+
+
+class SpoolIsAQueue(RuleBasedStateMachine):
+    """A ring behaves as a plain queue does, wherever it wraps and however often it is opened again."""
+
+    folder: Path
+    number = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        SpoolIsAQueue.number += 1
+        self.path = self.folder / str(SpoolIsAQueue.number)
+        self.spool = Spool(self.path, capacity_bytes=CAPACITY)
+        self.model: list[tuple[int, bytes]] = []
+        self.seq = 0
+
+    @rule(body=st.binary(max_size=400))
+    def append(self, body: bytes) -> None:
+        if self.spool.append(self.seq + 1, body):
+            self.seq += 1
+            self.model.append((self.seq, body))
+        else:
+            assert sum(len(kept) + 16 for _, kept in self.model) + len(body) + 16 > CAPACITY
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        upto = data.draw(st.sampled_from([seq for seq, _ in self.model]))
+        before = len(self.model)
+        self.model = [record for record in self.model if record[0] > upto]
+        assert self.spool.release(upto) == before - len(self.model)
+
+    @rule()
+    def reopen(self) -> None:
+        self.spool.close()
+        self.spool = Spool(self.path, capacity_bytes=CAPACITY)
+
+    @invariant()
+    def same(self) -> None:
+        found, at = [], 0
+        while (record := self.spool.after(at)) is not None:
+            found.append(record)
+            at = record[0]
+        assert found == self.model
+
+    def teardown(self) -> None:
+        self.spool.close()
+
+
+def test_a_ring_is_a_queue(tmp_path: Path) -> None:
+    SpoolIsAQueue.folder = tmp_path
+    run = SpoolIsAQueue.TestCase
+    run.settings = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    run().runTest()
+
+
+@pytest.mark.parametrize("size", [0, 1, CAPACITY - 16])
+def test_any_size_up_to_the_capacity_fits(tmp_path: Path, size: int) -> None:
+    with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
+        assert spool.append(1, b"z" * size)
+        assert spool.after(0) == (1, b"z" * size)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A task's model as a file on this node, with its card and golden inputs beside it."""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urljoin, urlsplit
+
+from nereid_shared.card import FILE_NAME, MAX_BYTES, Card
+from nereid_shared.messages import ModelRef
+from nereid_shared.storage import fetch
+
+MAX_MODEL_BYTES: Final = 2 * 1024**3
+MAX_GOLDEN_BYTES: Final = 16 * 1024**2
+
+
+def on_this_node(model: ModelRef, *, into: Path) -> Path:
+    """Return the path of the model: where it stands on this node, or where it was downloaded to.
+
+    Args:
+        model: the task's.
+        into: folder for downloads.
+
+    Raises:
+        ModelInvalid, UserError, TemporaryError: see `nereid_shared.storage.fetch` and `nereid_shared.card.Card.load`.
+    """
+    parts = urlsplit(model.url)
+    if parts.scheme == "":
+        return Path(model.url)
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
+        return Path(unquote(parts.path))
+    folder = into / hashlib.sha256(model.url.encode()).hexdigest()[:16]
+    file = fetch(model.url, into=folder, sha256=model.sha256 or None, max_bytes=MAX_MODEL_BYTES)
+    fetch(urljoin(model.url, FILE_NAME), into=folder, sha256=None, max_bytes=MAX_BYTES)
+    for golden in Card.load(file).golden:
+        fetch(
+            urljoin(model.url, golden.input),
+            into=(folder / golden.input).parent, sha256=None, max_bytes=MAX_GOLDEN_BYTES,
+        )  # fmt: skip
+    return file
