@@ -78,6 +78,7 @@ class ServiceReporter:
         self._cluster, self._services, self._observed, self._recorder = cluster, services, observed, recorder
         self._interval_s, self._clock = interval_s, clock
         self._settled_at = clock() + settle_s
+        self._seen_ready: set[str] = set()
         self._written_at: dict[str, float] = {}
 
     async def report(self, raw: Object, report: Report) -> float:
@@ -86,7 +87,9 @@ class ServiceReporter:
         now, uid, status = self._clock(), raw["metadata"]["uid"], raw.get("status") or {}
         former = status.get("conditions") or []
         verdict = judge(report.workers, report.problems, former=phase_shown(former))
-        if now < self._settled_at and _is_ready(former) and verdict.ready != "True" and not report.problems:
+        if verdict.ready == "True":
+            self._seen_ready.add(uid)
+        elif now < self._settled_at and uid not in self._seen_ready and _is_ready(former) and not report.problems:
             return 0.5
         wanted = self._wanted(raw, report, verdict)
         changed = {key: value for key, value in wanted.items() if status.get(key) != value}
@@ -113,6 +116,7 @@ class ServiceReporter:
     def forget(self, uid: str) -> None:
         """Drop what is remembered of a service that is no more."""
         self._written_at.pop(uid, None)
+        self._seen_ready.discard(uid)
 
     def _wanted(self, raw: Object, report: Report, verdict: Verdict) -> dict[str, Any]:
         status = raw.get("status") or {}

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+from typing import Any
+
+import pytest
+from tests.cloud.gm.conftest import GmFactory
+from tests.cloud.gm.peers import Eyes, Kubelet, Lc, add_node, dataset, model, service, service_ref, set_ready
+from tests.mosquitto import Mosquitto
+
+from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, LEASE, POD
+from nereid_cloud.cluster.local import LocalCluster
+from nereid_cloud.cluster.port import Ref
+from nereid_cloud.gm.names import FINALIZER
+from nereid_cloud.gm.pods import task_in
+from nereid_shared.messages import Ledger
+
+
+def is_running(eyes: Eyes, name: str = "digits") -> bool:
+    return eyes.condition(JOINT_INFERENCE_SERVICE, name, "Ready")[0] == "True" and eyes.phase(name) == "Running"
+
+
+async def test_a_service_becomes_ready_when_its_workers_say_so(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        status = ready_cluster.get(service_ref())["status"]
+        assert [c["type"] for c in status["conditions"]] == ["Ready", "Pending", "Failed", "Running"]
+        assert (status["active"], status["failed"]) == (2, 0)
+        assert status["heldBy"] == ["edge-0"]
+        assert lc.names == {"digits"}
+        await eyes.until(lambda: "default/jointinferenceservices/digits/insert" in lc.events)
+        await eyes.until(lambda: "Running" in eyes.reasons())
+
+
+async def test_a_service_waits_for_its_model_and_heals(
+    gm: GmFactory, cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    add_node(cluster, "cloud")
+    add_node(cluster, "edge-0")
+    async with gm(), Lc(broker.url, "edge-0", eyes):
+        cluster.create(service())
+        await eyes.until(lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready")[1] == "ModelNotFound")
+        assert eyes.phase() == "Pending"
+        assert eyes.all(POD) == []
+        await eyes.until(lambda: "ModelNotFound" in eyes.reasons())
+        cluster.create(model("little"))
+        cluster.create(model("big"))
+        await eyes.until(lambda: is_running(eyes))
+
+
+@pytest.mark.parametrize(
+    ("edge", "reason"),
+    [
+        ({"nodeName": "nowhere"}, "NodeNotFound"),
+        ({"nodeSelector": {"zone": "none"}}, "NodeNotFound"),
+        ({"hardExampleAlgorithm": {"name": "Mine"}}, "RuleUnknown"),
+        ({"dataset": {"name": "none"}}, "DatasetNotFound"),
+        ({"dataset": {"labels": {"a": "b"}}}, "DatasetNotFound"),
+    ],
+)
+async def test_what_is_missing_is_told_by_a_reason(
+    gm: GmFactory, ready_cluster: LocalCluster, eyes: Eyes, edge: dict[str, Any], reason: str
+) -> None:
+    async with gm():
+        ready_cluster.create(service(**edge))
+        await eyes.until(lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready") == ("False", reason))
+        assert eyes.phase() == "Pending"
+
+
+async def test_counters_reach_the_status(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        lc.ledger = Ledger(seen=10, easy=7, hard=2, failed={"undecodable": 1}, answered=1, pending=1, bytes_up=9)
+        await lc.say_status()
+        await eyes.until(lambda: eyes.metrics().get("seen") == "10")
+        metrics = eyes.metrics()
+        assert metrics["failed.undecodable"] == "1"
+        assert metrics["inferenceNumber"] == "9"
+        assert metrics["uploadCloudRatio"] == "0.1111"
+        assert metrics["bytesUp"] == "9"
+
+
+async def test_a_failed_worker_makes_the_service_failed(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        await lc.say_status("failed", reason="ModelCorrupt")
+        await eyes.until(lambda: eyes.phase() == "Failed")
+        assert eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready") == ("False", "ModelCorrupt")
+        await lc.say_status("running")
+        await eyes.until(lambda: is_running(eyes))
+
+
+async def test_a_node_that_is_not_ready_makes_the_service_unknown(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes):
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        set_ready(ready_cluster, "edge-0", ready=False)
+        await eyes.until(
+            lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Running") == ("Unknown", "NodeOffline")
+        )
+        assert eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready")[0] == "Unknown"
+        assert eyes.phase() == "Running"
+
+
+async def test_a_silenced_local_controller_makes_the_service_unknown(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        lc.link.abort()
+        await eyes.until(lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Running")[0] == "Unknown")
+        await eyes.until(lambda: is_running(eyes))
+
+
+async def test_a_deleted_service_goes_when_the_node_let_go(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        ready_cluster.delete(service_ref())
+        await eyes.until(lambda: eyes.get(JOINT_INFERENCE_SERVICE, "digits") is None)
+        assert lc.names == set()
+        assert "DeleteUndelivered" not in eyes.reasons()
+        await eyes.until(lambda: not eyes.all(POD) and not eyes.all(DEPLOYMENT))
+        await eyes.until(lambda: "default/jointinferenceservices/digits/delete" in lc.events)
+
+
+async def test_a_deletion_does_not_hang_on_a_node_that_does_not_answer(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        lc.obeys = False
+        ready_cluster.delete(service_ref())
+        await eyes.until(lambda: eyes.get(JOINT_INFERENCE_SERVICE, "digits") is None)
+        assert "DeleteUndelivered" in eyes.reasons()
+        await eyes.until(lambda: lc.documents[-1].tasks == {})
+
+
+async def test_a_node_that_was_offline_through_the_deletion_is_told_when_it_returns(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm("--delete-timeout", "1h"):
+        async with Lc(broker.url, "edge-0", eyes) as lc:
+            ready_cluster.create(service())
+            await eyes.until(lambda: is_running(eyes))
+            applied = lc.applied
+            set_ready(ready_cluster, "edge-0", ready=False)
+        ready_cluster.delete(service_ref())
+        await eyes.until(lambda: eyes.get(JOINT_INFERENCE_SERVICE, "digits") is None)
+        async with Lc(broker.url, "edge-0", eyes, applied=applied) as lc:
+            await eyes.until(lambda: lc.names == set())
+
+
+async def test_a_dataset_is_counted_by_its_node(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(dataset("pictures", "edge-0"))
+        await eyes.until(lambda: eyes.condition(DATASET, "pictures", "Ready") == ("True", "Counted"))
+        assert (eyes.get(DATASET, "pictures") or {})["status"]["numberOfSamples"] == 7
+        await lc.say_status("failed", reason="DatasetUnreadable")
+        await eyes.until(lambda: eyes.condition(DATASET, "pictures", "Ready") == ("False", "DatasetUnreadable"))
+        ready_cluster.delete(Ref(kind=DATASET, name="pictures", namespace="default"))
+        await eyes.until(lambda: eyes.get(DATASET, "pictures") is None)
+        assert lc.names == set()
+
+
+async def test_a_service_moves_with_its_node_name(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    add_node(ready_cluster, "edge-1")
+    async with gm(), Lc(broker.url, "edge-0", eyes) as here, Lc(broker.url, "edge-1", eyes) as there:
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        here.ledger = Ledger(seen=5, easy=3, hard=2, answered=1, pending=1)
+        await here.say_status()
+        await eyes.until(lambda: eyes.metrics().get("seen") == "5")
+        ready_cluster.patch(service_ref(), {"spec": {"edgeWorker": {"nodeName": "edge-1"}}})
+        await eyes.until(lambda: there.names == {"digits"} and here.names == set())
+        await eyes.until(lambda: is_running(eyes))
+        await eyes.until(lambda: (eyes.get(JOINT_INFERENCE_SERVICE, "digits") or {})["status"]["heldBy"] == ["edge-1"])
+        there.ledger = Ledger(seen=4, easy=4)
+        await there.say_status()
+        # What the first node counted stays counted; what was pending there has no answer any more.
+        await eyes.until(lambda: eyes.metrics().get("seen") == "9")
+        assert eyes.metrics()["dropped.removed"] == "1"
+        assert eyes.metrics()["pending"] == "0"
+        assert [pod["spec"]["nodeName"] for pod in eyes.all(POD) if "-edge-" in pod["metadata"]["name"]] == ["edge-1"]
+
+
+async def test_a_node_selector_runs_one_worker_per_node(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    add_node(ready_cluster, "edge-1", zone="a")
+    async with gm(), Lc(broker.url, "edge-0", eyes), Lc(broker.url, "edge-1", eyes):
+        ready_cluster.create(service(nodeSelector={"zone": "a"}))
+        await eyes.until(lambda: is_running(eyes))
+        status = ready_cluster.get(service_ref())["status"]
+        assert status["active"] == 3
+        assert status["nodes"]["ready"] == 2
+        deployment = next(iter(eyes.all(DEPLOYMENT)))
+        task = task_in(deployment)
+        assert task is not None
+        assert task.nodes == ["edge-0", "edge-1"]
+
+
+async def test_an_ended_pod_is_replaced(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes):
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        pod = next(pod for pod in eyes.all(POD) if "-edge-" in pod["metadata"]["name"])
+        ref = Ref(kind=POD, name=pod["metadata"]["name"], namespace="default")
+        ready_cluster.patch(ref, {"status": {"phase": "Failed", "reason": "Evicted"}}, subresource="status")
+        await eyes.until(lambda: "PodReplaced" in eyes.reasons())
+        await eyes.until(
+            lambda: (new := eyes.get(POD, ref.name)) is not None and new["metadata"]["uid"] != pod["metadata"]["uid"]
+        )
+        await eyes.until(lambda: is_running(eyes))
+
+
+async def test_the_share_group_outlives_the_gm_and_its_edits(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with Lc(broker.url, "edge-0", eyes):
+        async with gm():
+            ready_cluster.create(service())
+            await eyes.until(lambda: is_running(eyes))
+            first = task_in(eyes.all(DEPLOYMENT)[0])
+        async with gm():
+            ready_cluster.patch(service_ref(), {"spec": {"cloudWorker": {"batching": {"maxSize": 3}}}})
+            await eyes.until(lambda: (t := task_in(eyes.all(DEPLOYMENT)[0])) is not None and t.max_batch == 3)
+            second = task_in(eyes.all(DEPLOYMENT)[0])
+    assert first is not None
+    assert second is not None
+    assert first.group == second.group != ""
+
+
+async def test_a_broken_spec_change_leaves_the_running_task_alone(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with Lc(broker.url, "edge-0", eyes) as lc:
+        async with gm():
+            ready_cluster.create(service())
+            await eyes.until(lambda: is_running(eyes))
+            ready_cluster.patch(service_ref(), {"spec": {"edgeWorker": {"model": {"name": "none"}}}})
+            await eyes.until(lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready")[1] == "ModelNotFound")
+            assert lc.names == {"digits"}
+        async with gm():
+            epoch = lc.documents[-1].epoch
+            await eyes.until(lambda: lc.documents[-1].epoch > epoch)
+            assert lc.names == {"digits"}
+
+
+async def test_a_restart_raises_the_epoch_and_keeps_the_counters(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with Lc(broker.url, "edge-0", eyes) as lc:
+        async with gm():
+            ready_cluster.create(service())
+            await eyes.until(lambda: is_running(eyes))
+            lc.ledger = Ledger(seen=10, easy=10)
+            await lc.say_status()
+            await eyes.until(lambda: eyes.metrics().get("seen") == "10")
+            first = lc.documents[-1].epoch
+        shown: list[int] = []
+        eyes_stop = asyncio.Event()
+
+        async def watch() -> None:
+            while not eyes_stop.is_set():
+                shown.append(int(eyes.metrics().get("seen", "0")))
+                await asyncio.sleep(0)
+
+        watching = asyncio.create_task(watch())
+        async with gm():
+            await eyes.until(lambda: lc.documents[-1].epoch > first)
+            lc.ledger = Ledger(seen=11, easy=11)
+            await lc.say_status()
+            await eyes.until(lambda: eyes.metrics().get("seen") == "11")
+        eyes_stop.set()
+        await watching
+        assert shown == sorted(shown)
+
+
+async def test_a_deleted_lease_does_not_lower_the_epoch(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    lease = Ref(kind=LEASE, name="nereid-gm", namespace="default")
+    async with Lc(broker.url, "edge-0", eyes) as lc:
+        for _ in range(2):
+            async with gm():
+                ready_cluster.patch(lease, {"metadata": {"labels": {"seen": "true"}}}) if lc.documents else None
+                if not lc.documents:
+                    ready_cluster.create(service())
+                await eyes.until(lambda: is_running(eyes))
+        before = lc.documents[-1].epoch
+        ready_cluster.delete(lease)
+        ready_cluster.create(dataset("pictures", "edge-0"))
+        async with gm():
+            await eyes.until(lambda: lc.names == {"digits", "pictures"})
+            assert lc.documents[-1].epoch > before
+
+
+async def test_the_finalizer_is_there_before_the_node_is_told(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service())
+        await eyes.until(lambda: lc.names == {"digits"})
+        obj = ready_cluster.get(service_ref())
+        assert obj["metadata"]["finalizers"] == [FINALIZER]
+        assert obj["status"]["heldBy"] == ["edge-0"]
