@@ -238,6 +238,14 @@ class Link:
             self._soon_scheduled = True
             loop.call_soon_threadsafe(self._publish_those_soon)
 
+    async def room(self) -> None:
+        """Return when `publish_nowait` would not raise `LinkBusy`.
+
+        Raises:
+            LinkDown: there is no connection.
+        """
+        await self._current().room()
+
     async def subscribe(self, filter_: str, handler: Handler) -> None:
         """Add a subscription, or give an existing one another handler; it is made again on each connection.
 

@@ -7,13 +7,15 @@ the notes are worked off after it has returned. Nothing here reconnects, and a s
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 import ssl
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,6 +54,35 @@ class _Queued:
     retain: bool
     expiry_s: int | None
     on_ack: OnAck | None
+
+
+class _Client(Client):
+    """paho's client, except that a TLS handshake that fails or is cancelled leaks no socket."""
+
+    tls: ssl.SSLContext | None = None
+    _opening: socket.socket | None = None
+
+    def cancel_opening(self) -> None:
+        """End a handshake that runs in another thread."""
+        opening = self._opening
+        if opening is not None:
+            with contextlib.suppress(OSError):
+                opening.shutdown(socket.SHUT_RDWR)
+
+    def _create_socket(self) -> socket.socket:
+        sock = socket.create_connection((self.host, self.port), timeout=self.connect_timeout)
+        if self.tls is None:
+            return sock
+        try:
+            sock = self.tls.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
+            self._opening = sock
+            sock.do_handshake()
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            self._opening = None
+        return sock
 
 
 class Session:
@@ -107,13 +138,15 @@ class Session:
         Raises:
             LinkDown: no connection, no answer in time, or the broker refused; the message says which.
         """
-        connecting = ThreadPoolExecutor(1, thread_name_prefix="link-connect")
-        attempt = connecting.submit(self._connect)
-        connecting.shutdown(wait=False)
+        attempt: Future[None] = Future()
+        attempt.set_running_or_notify_cancel()
+        # A daemon: a name server or a TLS peer that hangs must not hold up the end of the process.
+        threading.Thread(target=self._connect_for, args=(attempt,), name="link-connect", daemon=True).start()
         try:
             await asyncio.wrap_future(attempt)
         except asyncio.CancelledError:
-            # The thread cannot be stopped; what it opens is closed as soon as it is done.
+            # The thread cannot be stopped: end its handshake, and close what it has opened once it is done.
+            self._client.cancel_opening()
             attempt.add_done_callback(lambda _: self._close_unregistered())
             raise
         except (OSError, ValueError) as error:
@@ -222,9 +255,9 @@ class Session:
         self._close_unregistered()
         self._end(reason)
 
-    def _make_client(self, will: Will | None) -> Client:
+    def _make_client(self, will: Will | None) -> "_Client":
         settings = self._settings
-        client = Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=settings.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
@@ -246,11 +279,19 @@ class Session:
         client.on_unsubscribe = client.on_subscribe
         return client
 
+    def _connect_for(self, attempt: Future[None]) -> None:
+        try:
+            self._connect()
+        except (OSError, ValueError) as error:
+            attempt.set_exception(error)
+        else:
+            attempt.set_result(None)
+
     def _connect(self) -> None:
         """Open TCP and TLS and write CONNECT; blocking, runs in a thread of its own."""
         settings, client = self._settings, self._client
         if settings.tls is not None:
-            client.tls_set_context(settings.tls.context())
+            client.tls = settings.tls.context()
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = settings.receive_max
         properties.MaximumPacketSize = settings.max_packet_bytes

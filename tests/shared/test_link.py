@@ -418,11 +418,14 @@ async def test_the_queue_behind_the_window_is_bounded(broker: Mosquitto) -> None
             with pytest.raises(LinkBusy):
                 link.publish_nowait("a", b"", on_ack=acks.append)
             patient = asyncio.create_task(link.publish("a", b"patient"))
+            room = asyncio.create_task(link.room())
             await asyncio.sleep(0)
             assert link.backlog == 5
+            assert not room.done()
             proxy.resume()
             async with asyncio.timeout(TIMEOUT_S):
                 assert await patient == 0x10
+                await room
             assert acks == [0x10] * 5
 
 
@@ -589,6 +592,26 @@ async def test_leaving_while_connecting_is_quick(broker: Mosquitto) -> None:
         async with asyncio.timeout(2):
             async with Link(local(proxy.port)):
                 await until(lambda: proxy.accepted == 1)
+
+
+async def test_a_peer_that_hangs_in_tls_blocks_nobody(broker: Mosquitto) -> None:
+    async with Proxy(broker.port) as proxy:
+        proxy.silence()
+        secure = LinkSettings.from_url(f"mqtts://127.0.0.1:{proxy.port}", client_id="c")
+        async with asyncio.timeout(2), Link(secure):
+            await until(lambda: proxy.accepted == 1)
+        await until(lambda: "link-connect" not in {thread.name for thread in threading.enumerate()})
+
+
+async def test_a_message_goes_to_the_first_filter_that_matches(broker: Mosquitto) -> None:
+    narrow, wide = Inbox(), Inbox()
+    async with Link(settings(broker, "c"), subscriptions={"a/b": narrow, "a/#": wide}) as link:
+        await link.wait_connected()
+        await link.publish("a/b", b"1")
+        await link.publish("a/c", b"2")
+        assert (await narrow.next()).payload == b"1"
+        assert (await wide.next()).payload == b"2"
+        assert wide.queue.empty()
 
 
 async def test_a_large_message_arrives_whole(broker: Mosquitto) -> None:
