@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from nereid_cloud import crds as generated
-from nereid_cloud.cluster import kinds, local_deletion, local_logs, ownership
+from nereid_cloud.cluster import kinds, local_deletion, local_logs, ownership, schema
 from nereid_cloud.cluster.kinds import kind_of, ref_of
 from nereid_cloud.cluster.local_admission import Admission, named
 from nereid_cloud.cluster.local_store import Store, Stored, Transaction
@@ -221,7 +221,11 @@ class LocalCluster:
         config: Object = json.loads(json.dumps(obj))
         if self._admission.has_status(kind):
             config.pop("status", None)
-        config.get("metadata", {}).pop("managedFields", None)
+        metadata = config["metadata"] = config.get("metadata") or {}
+        metadata.pop("managedFields", None)
+        if not metadata.get("name"):
+            cause = FieldCause(field="metadata.name", message="Required value: name is required")
+            raise Invalid(named(kind, ""), (cause,))
         return config
 
     def patch(self, ref: Ref, patch: Mapping[str, Any], *, subresource: Literal["", "status"] = "") -> Object:
@@ -230,6 +234,10 @@ class LocalCluster:
             stored = _found(transaction, ref)
             old = stored.object
             result = self._parsed(ref.kind, merge_patch(old, patch))
+            uid = result["metadata"].get("uid")
+            if uid not in (None, old["metadata"]["uid"]):
+                cause = schema.invalid_value("metadata.uid", uid, "field is immutable")
+                raise Invalid(named(ref.kind, ref.name), (cause,))
             if subresource == "":
                 return self._update(transaction, ref.kind, result, stored)
             if not self._admission.has_status(ref.kind):

@@ -22,7 +22,6 @@ _SUBDOMAIN: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9
 _LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_VALUE: Final = r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 _QUALIFIED: Final = rf"({_SUBDOMAIN}/)?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
-_STANDARD_FINALIZERS: Final = {"kubernetes", "orphan", "foregroundDeletion"}
 _SYSTEM_FIELDS: Final = (
     "uid", "name", "generateName", "namespace", "creationTimestamp", "deletionTimestamp",
     "deletionGracePeriodSeconds", "generation", "resourceVersion",
@@ -73,7 +72,8 @@ class Admission:
         Raises:
             Invalid: it is not JSON, or has fields that the kind does not know.
         """
-        name = str((obj.get("metadata") or {}).get("name", ""))
+        metadata = obj.get("metadata")
+        name = str(metadata.get("name", "")) if isinstance(metadata, Mapping) else ""
         try:
             copy: Object = json.loads(json.dumps(obj, allow_nan=False))
         except (TypeError, ValueError) as error:
@@ -81,7 +81,8 @@ class Admission:
         whole = self._schema(kind)
         _refuse(kind, name, schema.unknown_fields(whole, copy))
         result: Object = schema.with_defaults(whole, copy)
-        result.setdefault("metadata", {})
+        # What follows reads the metadata as what it should be.
+        _refuse(kind, name, schema.violations(builtin.METADATA, result.setdefault("metadata", {}), "metadata"))
         return result
 
     def _schema(self, kind: Kind) -> schema.Schema:
@@ -220,10 +221,6 @@ def _metadata_violations(kind: Kind, metadata: Mapping[str, Any], old: Object | 
                 "and must start and end with an alphanumeric character, and must be no more than 63 bytes",
             )
     finalizers = metadata.get("finalizers") or []
-    for finalizer in finalizers:
-        if finalizer not in _STANDARD_FINALIZERS and ("/" not in finalizer or not re.fullmatch(_QUALIFIED, finalizer)):
-            message = "name is neither a standard finalizer name nor is it fully qualified"
-            yield schema.invalid_value("metadata.finalizers", finalizer, message)
     before = old["metadata"] if old else {}
     added = [name for name in finalizers if name not in before.get("finalizers", ())]
     if added and "deletionTimestamp" in before:

@@ -57,7 +57,7 @@ def _bind(cluster: Cluster, pod: Object, node: str) -> None:
 def _refuse(cluster: Cluster, pod: Object, nodes: list[Object]) -> None:
     reasons = Counter(_why_not(pod, node) for node in nodes)
     told = ", ".join(f"{count} node(s) {reason}" for reason, count in sorted(reasons.items(), key=str))
-    message = f"0/{len(nodes)} nodes are available: {told or 'there are none'}."
+    message = f"0/{len(nodes)} nodes are available: {told}." if nodes else "no nodes available to schedule pods"
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     _set_condition(cluster, pod, condition)
 

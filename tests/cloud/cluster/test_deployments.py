@@ -165,4 +165,4 @@ def test_a_pod_that_no_node_takes_says_so(cluster: Cluster, deployment: Object) 
 
     said = eventually(condition)
     assert (said["status"], said["reason"]) == ("False", "Unschedulable")
-    assert "nodes are available" in said["message"]
+    assert "available" in said["message"]

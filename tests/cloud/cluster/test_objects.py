@@ -125,10 +125,14 @@ def test_a_patch_merges_and_null_removes(cluster: Cluster, config_map: Make) -> 
     assert patched["metadata"]["labels"] == {"l": "1", "m": "2"}
 
 
-def test_a_write_for_another_uid_conflicts(cluster: Cluster, config_map: Make) -> None:
-    made = config_map()
+@pytest.mark.parametrize("make", ["config_map", "custom"])
+def test_a_write_for_another_uid_is_refused(cluster: Cluster, config_map: Make, dataset: Make, make: str) -> None:
+    made = config_map() if make == "config_map" else cluster.create(dataset())
+    with pytest.raises(Invalid) as refused:
+        cluster.patch(ref_of(made), {"metadata": {"uid": "another", "labels": {"a": "b"}}})
+    assert {cause.field for cause in refused.value.causes} == {"metadata.uid"}
     with pytest.raises(Conflict):
-        cluster.patch(ref_of(made), {"metadata": {"uid": str(uuid.uuid4())}, "data": {"a": "1"}})
+        cluster.replace({**made, "metadata": {**made["metadata"], "uid": "another", "labels": {"a": "b"}}})
 
 
 def test_generation_counts_changes_of_the_spec_alone(cluster: Cluster, dataset: Make) -> None:

@@ -21,6 +21,11 @@ def changed(obj: Any, path: str, value: Any) -> Any:
     return kept if value is ... else {**kept, head: value}
 
 
+def fields(refused: Invalid) -> list[str]:
+    # An API server adds a cause without a field where it did not come to ask its rules.
+    return [cause.field for cause in refused.causes if cause.field != "<nil>"]
+
+
 REFUSED = [
     ("edgeWorker.name", ..., "spec.edgeWorker.name", "Required value"),
     ("edgeWorker.name", 7, "spec.edgeWorker.name", r'must be of type string: "integer"'),
@@ -70,7 +75,7 @@ def test_a_wrong_service_is_refused(cluster: Cluster, service: Make, case: tuple
     path, value, field, words = case
     with pytest.raises(Invalid, match=words) as refused:
         cluster.create(changed(service(), f"spec.{path}", value))
-    assert [cause.field for cause in refused.value.causes if cause.field != "<nil>"] == [field]
+    assert fields(refused.value) == [field]
 
 
 def test_an_unknown_field_is_refused(cluster: Cluster, service: Make) -> None:
@@ -78,7 +83,7 @@ def test_an_unknown_field_is_refused(cluster: Cluster, service: Make) -> None:
     for write in (cluster.create, lambda obj: cluster.apply(obj, manager="me")):
         with pytest.raises(Invalid, match="unknown field") as refused:
             write(wrong)
-        assert [cause.field for cause in refused.value.causes] == ["spec.edgeWorker.nodename"]
+        assert fields(refused.value) == ["spec.edgeWorker.nodename"]
 
 
 def test_an_unknown_field_cannot_be_patched_in(cluster: Cluster, dataset: Make) -> None:
@@ -99,21 +104,21 @@ def test_a_wrong_status_is_refused(cluster: Cluster, dataset: Make) -> None:
     made = cluster.create(dataset())
     with pytest.raises(Invalid) as refused:
         cluster.patch(ref_of(made), {"status": {"numberOfSamples": "three"}}, subresource="status")
-    assert [cause.field for cause in refused.value.causes] == ["status.numberOfSamples"]
+    assert fields(refused.value) == ["status.numberOfSamples"]
     with pytest.raises(Invalid) as refused:
         cluster.patch(ref_of(made), {"status": {"updateTime": "yesterday"}}, subresource="status")
-    assert [cause.field for cause in refused.value.causes] == ["status.updateTime"]
+    assert fields(refused.value) == ["status.updateTime"]
     conditions = [{"type": "Ready", "status": "Maybe"}]
     with pytest.raises(Invalid, match='supported values: "True", "False", "Unknown"') as refused:
         cluster.patch(ref_of(made), {"status": {"conditions": conditions}}, subresource="status")
-    assert [cause.field for cause in refused.value.causes] == ["status.conditions[0].status"]
+    assert fields(refused.value) == ["status.conditions[0].status"]
 
 
 def test_what_never_changes_cannot_be_changed(cluster: Cluster, dataset: Make) -> None:
     made = cluster.create(dataset())
     with pytest.raises(Invalid, match="immutable") as refused:
         cluster.patch(ref_of(made), {"spec": {"nodeName": "edge-1"}})
-    assert [cause.field for cause in refused.value.causes] == ["spec.nodeName"]
+    assert fields(refused.value) == ["spec.nodeName"]
 
 
 def test_defaults_are_filled_in_to_the_bottom(cluster: Cluster, service: Make) -> None:
@@ -143,7 +148,7 @@ def test_a_default_comes_back_when_the_field_is_dropped(cluster: Cluster, servic
 def test_a_wrong_label_is_refused(config_map: Make) -> None:
     with pytest.raises(Invalid) as refused:
         config_map(labels={"a": "not a label"})
-    assert [cause.field for cause in refused.value.causes] == ["metadata.labels"]
+    assert fields(refused.value) == ["metadata.labels"]
 
 
 def test_a_pod_mounts_only_volumes_that_it_has(cluster: Cluster, pod: Make) -> None:
@@ -151,7 +156,7 @@ def test_a_pod_mounts_only_volumes_that_it_has(cluster: Cluster, pod: Make) -> N
     manifest["spec"]["containers"][0]["volumeMounts"] = [{"name": "absent", "mountPath": "/data"}]
     with pytest.raises(Invalid) as refused:
         cluster.create(manifest)
-    assert [cause.field for cause in refused.value.causes] == ["spec.containers[0].volumeMounts[0].name"]
+    assert fields(refused.value) == ["spec.containers[0].volumeMounts[0].name"]
 
 
 def test_a_kind_that_is_not_served_is_not_found(cluster: Cluster, namespace: str) -> None:
