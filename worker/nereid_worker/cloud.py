@@ -37,7 +37,7 @@ from nereid_shared.samples import Result, Sample
 from nereid_worker.classifier import Classifier
 from nereid_worker.cloud_answers import Predict, answer
 from nereid_worker.cloud_batches import Batches, Job
-from nereid_worker.model_files import fetch_model
+from nereid_worker.models import on_this_node
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +129,8 @@ class CloudWorker:
         """
         if self._classifier is None:
             # Of this process alone: replicas on one machine must not fetch into the same folder.
-            into = Path(self._folder.name)
-            self._classifier = Classifier.load(fetch_model(self.task.model, into=into))
+            path = on_this_node(self.task.model, into=Path(self._folder.name))
+            self._classifier = Classifier.load(path, sha256=self.task.model.sha256)
             for warning in self._classifier.warnings:
                 log.warning("model", extra={"warning": warning})
         return self._classifier

@@ -11,7 +11,7 @@ import pytest
 from nereid_shared.errors import ModelInvalid
 from nereid_shared.messages import ModelRef
 from nereid_worker.classifier import Classifier
-from nereid_worker.model_files import fetch_model
+from nereid_worker.models import on_this_node
 
 LITTLE = Path(__file__).parents[2] / "examples" / "digits" / "models" / "little"
 
@@ -38,7 +38,7 @@ def url(served: Path) -> Iterator[str]:
 
 
 def test_a_model_by_url_comes_with_its_card_and_golden_inputs(url: str, tmp_path: Path) -> None:
-    model = Classifier.load(fetch_model(ModelRef(name="little", url=url), into=tmp_path / "models"))
+    model = Classifier.load(on_this_node(ModelRef(name="little", url=url), into=tmp_path / "models"))
     assert model.path.is_relative_to(tmp_path / "models")
     assert len(model.card.golden) > 0
     assert model.warnings == []
@@ -46,25 +46,19 @@ def test_a_model_by_url_comes_with_its_card_and_golden_inputs(url: str, tmp_path
 
 def test_two_models_of_one_file_name_keep_apart(url: str, tmp_path: Path) -> None:
     other = url.replace("127.0.0.1", "localhost")
-    paths = {fetch_model(ModelRef(name="m", url=one), into=tmp_path / "models") for one in (url, other)}
+    paths = {on_this_node(ModelRef(name="m", url=one), into=tmp_path / "models") for one in (url, other)}
     assert len(paths) == 2
 
 
-def test_a_url_without_a_card_says_where_it_belongs(served: Path, url: str, tmp_path: Path) -> None:
+def test_a_url_without_a_card_is_refused_by_the_card_s_name(served: Path, url: str, tmp_path: Path) -> None:
     (served / "model.json").unlink()
-    with pytest.raises(ModelInvalid, match="beside the model") as caught:
-        fetch_model(ModelRef(name="little", url=url), into=tmp_path / "models")
-    assert caught.value.reason == "CardMissing"
+    with pytest.raises(ModelInvalid, match=r"model\.json"):
+        on_this_node(ModelRef(name="little", url=url), into=tmp_path / "models")
 
 
 def test_a_path_is_used_in_place(tmp_path: Path) -> None:
     file = LITTLE / "little.tflite"
     for given in (str(file), file.as_uri()):
-        assert fetch_model(ModelRef(name="little", url=given), into=tmp_path / "models") == file
+        assert on_this_node(ModelRef(name="little", url=given), into=tmp_path / "models") == file
+    assert on_this_node(ModelRef(name="little", url=str(LITTLE)), into=tmp_path / "models") == LITTLE
     assert not (tmp_path / "models").exists()
-
-
-def test_the_digest_of_the_spec_is_checked(tmp_path: Path) -> None:
-    with pytest.raises(ModelInvalid) as caught:
-        fetch_model(ModelRef(name="m", url=str(LITTLE / "little.tflite"), sha256="0" * 64), into=tmp_path)
-    assert caught.value.reason == "DigestMismatch"
