@@ -402,7 +402,7 @@ async def test_a_script_that_fails_or_ends_is_reported(
         async with asyncio.timeout(WAIT_S):
             _, errors = await child.communicate()
         assert child.returncode != 0
-        assert (b"cloud.py" if reason.startswith("Script") else b"there is no such file") in errors
+        assert (b"cloud.py" if reason.startswith("Script") else b"there is no such model file") in errors
         await edge.until(lambda: edge.infos[-1].status == "failed")
     assert edge.infos[-1].reason == reason
 
