@@ -3,6 +3,7 @@
 
 import asyncio
 import socket
+import ssl
 import string
 import subprocess
 from collections.abc import Callable
@@ -259,6 +260,31 @@ async def test_large_messages_pass_tls_whole(deploy: Deploy) -> None:
         for payload in payloads:
             async with asyncio.timeout(TIMEOUT_S):
                 assert (await inbox.get()).payload == payload
+
+
+async def test_packets_that_share_a_tls_record_are_all_read(certificates: Certificates) -> None:
+    """What was read from the socket but not parsed no longer makes it readable."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        connack, pingresp, publish = b"\x20\x03\x00\x00\x00", b"\xd0\x00", b"\x32\x06\x00\x01a\x00\x01\x00"
+        writer.write(connack + pingresp + publish)
+        await reader.read()
+        writer.close()
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.folder / "tls.crt", certificates.folder / "tls.key")
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    settings = LinkSettings.from_url(
+        f"mqtts://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+        client_id="c",
+        tls=TlsFiles(ca=certificates.folder / "ca.crt"),
+    )
+    async with server, Link(settings) as link:
+        await link.wait_connected()
+        async with asyncio.timeout(TIMEOUT_S):
+            while not link.unrouted:
+                await asyncio.sleep(0.002)
 
 
 async def test_a_worker_with_a_certificate_speaks_for_itself_only(deploy: Deploy) -> None:
