@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import pytest
 from tests.mosquitto import Mosquitto, executable
 
+pytest_plugins = ("tests.cluster.fixtures",)
+
 
 class MosquittoFactory(Protocol):
     """Makes and starts brokers that end with the test."""

@@ -2,14 +2,20 @@
 
 // Command kube is the parts of a Kubernetes control plane that the tests start, chosen by its first argument.
 //
-// It has no kubelet: the project's PodRunner is the node.
+// It has no kubelet: the project's PodRunner is the node. Every part ends with the process that started it.
 package main
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"os"
+	"runtime"
 
 	"go.etcd.io/etcd/server/v3/etcdmain"
+	"golang.org/x/sys/unix"
 	"k8s.io/component-base/cli"
 	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
@@ -18,6 +24,9 @@ import (
 )
 
 func main() {
+	// The request belongs to a thread, which therefore has to stay.
+	runtime.LockOSThread()
+	check(unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0))
 	if len(os.Args) < 2 {
 		usage()
 	}
@@ -34,12 +43,29 @@ func main() {
 		os.Exit(cli.Run(scheduler.NewSchedulerCommand()))
 	case "kubectl":
 		os.Exit(cli.Run(kubectl.NewDefaultKubectlCommand()))
+	case "key":
+		writeKey()
 	default:
 		usage()
 	}
 }
 
+// writeKey prints a new RSA key, with which the API server signs service accounts' tokens.
+func writeKey() {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	check(err)
+	block := &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}
+	check(pem.Encode(os.Stdout, block))
+}
+
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: kube etcd|apiserver|controllers|scheduler|kubectl [flags]")
+	fmt.Fprintln(os.Stderr, "usage: kube etcd|apiserver|controllers|scheduler|kubectl|key [flags]")
 	os.Exit(2)
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }

@@ -33,7 +33,7 @@ def _cluster(settings: Settings) -> Cluster:
         # Imported here: the client takes a second and tens of megabytes, which a laptop's nodes do without.
         from nereid_cloud.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415
 
-        return KubernetesCluster(settings.kubeconfig)
+        return KubernetesCluster(kubeconfig=settings.kubeconfig)
     return LocalCluster(settings.state / DATABASE)
 
 
