@@ -79,8 +79,11 @@ def definition(kind: ResourceKind) -> dict[str, Any]:
 def schema(kind: ResourceKind) -> dict[str, Any]:
     """Return the structural schema of a kind, with its CEL rules."""
     whole = kind.model.model_json_schema(by_alias=True)
-    properties = {name: _structural(whole["properties"][name], whole["$defs"]) for name in ("spec", "status")}
-    properties["status"].pop("default")
+    properties = {
+        "spec": _structural(whole["properties"]["spec"], whole["$defs"]),
+        # A status reads back as it was written, else its writer would see a change and write for ever.
+        "status": _without_defaults(_structural(whole["properties"]["status"], whole["$defs"])),
+    }
     root: dict[str, Any] = {
         "type": "object",
         "required": ["spec"],
@@ -115,6 +118,15 @@ def _structural(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
     for key in ("items", "additionalProperties"):
         if isinstance(result.get(key), dict):
             result[key] = _structural(result[key], defs)
+    return result
+
+
+def _without_defaults(node: dict[str, Any]) -> dict[str, Any]:
+    result = {key: value for key, value in node.items() if key != "default"}
+    if "properties" in result:
+        result["properties"] = {name: _without_defaults(child) for name, child in result["properties"].items()}
+    if "items" in result:
+        result["items"] = _without_defaults(result["items"])
     return result
 
 

@@ -103,6 +103,12 @@ def test_a_default_below_takes_effect(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_status_reads_back_as_it_was_written(name: str) -> None:
+    status = version(generated(name))["schema"]["openAPIV3Schema"]["properties"]["status"]
+    assert [path for path, node in leaves(status) if "default" in node] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_text_in_a_spec_is_bounded(name: str) -> None:
     for path, node in leaves(version(generated(name))["schema"]["openAPIV3Schema"]["properties"]["spec"]):
         if node["type"] == "string":
