@@ -153,7 +153,7 @@ class JointInference:
         *,
         ordered: bool = False,
         on_edge: Callable[[Answer], None] | None = None,
-    ) -> Iterator[Answer]:
+    ) -> Generator[Answer]:
         """Yield exactly one answer per sample: easy ones at once, hard ones at the cloud's answer or the deadline.
 
         A source with an identity (a folder, a dataset) goes on where the last run stopped; after a kill at most the

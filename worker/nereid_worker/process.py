@@ -86,7 +86,7 @@ class EdgeProcess:
         self._spool: Spool | None = None
         self._service: JointInference | None = None
         self._request: BaseException | None = None
-        self._uplink_failed = False
+        self._uplink_failed = self._between_tries = False
         self._main_thread = threading.get_ident()
         self._uplink = Uplink(
             settings, info=self._info, on_task=self._take_task, on_result=self._take_result, on_room=self._room,
@@ -160,7 +160,9 @@ class EdgeProcess:
                 delay_s = RETRY_S if time.monotonic() - began > RETRY_MAX_S else delay_s
                 self._tell("failed", *problem)
                 log.warning("cannot run the task yet", extra={"problem": problem[1], "delay_s": delay_s})
+                self._between_tries = True
                 time.sleep(delay_s)
+                self._between_tries = False
                 delay_s = min(delay_s * 2, RETRY_MAX_S)
             except SystemExit as error:
                 if error.code not in {None, 0}:
@@ -257,7 +259,7 @@ class EdgeProcess:
             self._request = Stop()
         if self._request is None:
             return
-        if number == signal.SIGALRM or self._service is None:
+        if number == signal.SIGALRM or self._service is None or self._between_tries:
             raise self._request
         self._service.end(self._request)
         signal.setitimer(signal.ITIMER_REAL, INSIST_S, INSIST_S)
