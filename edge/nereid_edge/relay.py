@@ -18,7 +18,7 @@ from typing import Final
 
 from nereid_edge import ledger
 from nereid_edge.ledger import WorkerSide
-from nereid_edge.outbox import DELIVERED, UNDECODABLE, Drop, Outbox, Policy, Row, SampleKey, Stream
+from nereid_edge.outbox import DELIVERED, NO_SUBSCRIBER, UNDECODABLE, Drop, Outbox, Policy, Row, SampleKey, Stream
 from nereid_edge.store import (
     AnswerRecord,
     Change,
@@ -141,6 +141,9 @@ class Relay:
         service = self._services.get(service_id)
         if service is None or not stream or not 0 <= accepted < _MAX_SEQ:
             return
+        for answer in list(service.kept.values()):
+            # The worker speaks, so it has subscribed: now these can reach it.
+            self._forward(service, answer)
         known = service.box.streams.get(stream)
         if accepted > (known.contiguous if known else 0):
             self._lose(service, stream, accepted)
@@ -289,6 +292,8 @@ class Relay:
             if answer.key not in service.kept and (statements := self._keep(service, answer)):
                 self._store.put(Change(statements=statements))
             return
+        if code == NO_SUBSCRIBER and answer.key in service.kept:
+            return
         statements = [drop_answer(service.id, answer.key)] if service.kept.pop(answer.key, None) else []
         counts = {"undelivered": 1} if code != DELIVERED else {"corrected": 1} if answer.late else {}
         if counts or statements:
@@ -306,11 +311,9 @@ class Relay:
     # Connections and time.
 
     def edge_connected(self) -> None:
-        """Say again what is accepted, and hand on the answers that wait."""
+        """Say again what is accepted."""
         for service in self._services.values():
             self._tell_all_accepted(service)
-            for answer in list(service.kept.values()):
-                self._forward(service, answer)
 
     def cloud_connected(self) -> None:
         """Send from now on."""
