@@ -26,7 +26,8 @@ from nereid_cloud.cluster.selectors import Predicate, field_selector, label_sele
 from nereid_shared.errors import AlreadyExists, Conflict, FieldCause, Forbidden, Gone, Invalid, NotFound
 
 DATABASE: Final = "cluster.db"  # in a state folder
-HISTORY: Final = 20_000  # changes kept for watches: minutes of a busy laptop, below 100 MB
+HISTORY: Final = 5_000  # changes kept for watches, which lag by seconds: a minute of a busy laptop, some 30 MB
+EVENTS_KEPT_S: Final = 3600.0  # as an API server keeps them
 _NAMESPACES: Final = ("default", "kube-system", "kube-public", "kube-node-lease")
 _PAGE: Final = 500  # changes that a watch reads at once
 
@@ -34,19 +35,28 @@ _PAGE: Final = 500  # changes that a watch reads at once
 class LocalCluster:
     """The port `Cluster` over one SQLite file."""
 
-    def __init__(self, path: Path, *, crds: Iterable[Object] | None = None, history: int = HISTORY) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        crds: Iterable[Object] | None = None,
+        history: int = HISTORY,
+        events_kept_s: float = EVENTS_KEPT_S,
+    ) -> None:
         """Open the cluster; make it where the file is absent.
 
         Args:
             path: the database file; other processes may have it open too.
             crds: definitions of the custom resources; the generated ones where None.
             history: changes that are kept for watches, at least.
+            events_kept_s: how long an Event stays after it was last written.
 
         Raises:
             UserError: the file is not a cluster's database.
         """
         self._admission = Admission(generated.load() if crds is None else crds)
         self._store = Store(path, history=history)
+        self._events_kept_s = events_kept_s
         self._pulse = Pulse(self._store)
         with self._store.read() as transaction:
             fresh = transaction.find(kinds.NAMESPACE, "", "kube-system") is None
@@ -160,6 +170,9 @@ class LocalCluster:
         metadata = created["metadata"]
         if transaction.find(kind, metadata.get("namespace", ""), metadata["name"]) is not None:
             raise AlreadyExists(f"{named(kind, metadata['name'])} already exists")
+        if kind == kinds.EVENT:
+            for expired in transaction.written_before(kind, time.time() - self._events_kept_s):
+                transaction.remove(kind, expired)
         stored = transaction.put(kind, created, before=None, applied=applied)
         if metadata.get("ownerReferences"):
             local_deletion.collect(transaction, stored)

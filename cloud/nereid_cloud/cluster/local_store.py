@@ -9,6 +9,7 @@ import fcntl
 import json
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -27,7 +28,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('revision', 0), ('pruned', 0);
 CREATE TABLE objects (
     resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, uid TEXT NOT NULL UNIQUE,
-    body TEXT NOT NULL, applied TEXT NOT NULL, PRIMARY KEY (resource, namespace, name)
+    body TEXT NOT NULL, applied TEXT NOT NULL, written REAL NOT NULL, PRIMARY KEY (resource, namespace, name)
 );
 CREATE TABLE owners (owner TEXT NOT NULL, dependent TEXT NOT NULL, PRIMARY KEY (owner, dependent)) WITHOUT ROWID;
 CREATE INDEX owners_of ON owners (dependent);
@@ -106,6 +107,13 @@ class Transaction:
         for (body,) in self._connection.execute(f"{query} ORDER BY namespace, name", values):
             yield json.loads(body)
 
+    def written_before(self, kind: Kind, at: float) -> list[Object]:
+        """Return the objects of a kind that nobody has written since a time, in seconds of the epoch."""
+        rows = self._connection.execute(
+            "SELECT body FROM objects WHERE resource = ? AND written < ?", (kind.resource, at)
+        ).fetchall()
+        return [json.loads(body) for (body,) in rows]
+
     def in_namespace(self, namespace: str) -> list[Object]:
         """Return everything that lives in a namespace."""
         rows = self._connection.execute("SELECT body FROM objects WHERE namespace = ?", (namespace,)).fetchall()
@@ -125,12 +133,13 @@ class Transaction:
         body, place = _dumps(obj), (kind.resource, metadata.get("namespace", ""))
         if before is None:
             self._connection.execute(
-                "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?)",
-                (*place, metadata["name"], metadata["uid"], body, _dumps(applied)),
+                "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*place, metadata["name"], metadata["uid"], body, _dumps(applied), time.time()),
             )
         else:
             self._connection.execute(
-                "UPDATE objects SET body = ?, applied = ? WHERE uid = ?", (body, _dumps(applied), metadata["uid"])
+                "UPDATE objects SET body = ?, applied = ?, written = ? WHERE uid = ?",
+                (body, _dumps(applied), time.time(), metadata["uid"]),
             )
         if metadata.get("ownerReferences") != ((before or {}).get("metadata") or {}).get("ownerReferences"):
             self._own(metadata)
@@ -304,6 +313,12 @@ class Store:
                         connection.execute("ROLLBACK")
             except sqlite3.OperationalError as error:
                 raise Unavailable(f"{self._path}: {error}") from error
+            except sqlite3.DatabaseError as error:
+                raise UserError(
+                    f"the file is damaged ({error})",
+                    where=str(self._path),
+                    mend="Begin anew with another state folder; what the nodes run goes on meanwhile.",
+                ) from error
 
     def close(self) -> None:
         """Close the connections that are not lent; those that are close on their return."""

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.kinds import ref_of
 from nereid_cloud.cluster.local import LocalCluster
-from nereid_cloud.cluster.port import Object, Ref
+from nereid_cloud.cluster.port import Kind, Object, Ref
 from nereid_shared.errors import Gone, NereidError, NotFound, Unavailable, UserError
 
 from .conftest import Watching
@@ -195,6 +195,34 @@ def test_a_file_of_another_format_is_refused(opened: Open, path: Path) -> None:
         opened()
 
 
+def test_a_damaged_file_is_named(opened: Open, path: Path) -> None:
+    cluster = opened()
+    for number in range(200):
+        cluster.create(config_map(f"one-{number}", pad="x" * 2000))
+    cluster.close()
+    with path.open("r+b") as file:
+        file.seek(3 * 4096)
+        file.write(b"\xff" * (path.stat().st_size // 2))
+    with pytest.raises(UserError, match=r"cluster\.db: the file is damaged"):
+        opened().list(kinds.CONFIG_MAP)
+
+
+def test_old_events_are_forgotten(opened: Open) -> None:
+    def event(name: str) -> Object:
+        metadata = {"name": name, "namespace": "default"}
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": metadata,
+            "involvedObject": {"kind": "Node", "name": "a"},
+        }
+
+    cluster = opened(events_kept_s=0.0)
+    for name in ("one", "two"):
+        cluster.create(event(name))
+    assert [found["metadata"]["name"] for found in cluster.list(kinds.EVENT).items] == ["two"]
+
+
 def test_it_writes_and_lists_quickly(opened: Open) -> None:
     # Measured 4,800 writes a second and 13 ms a list; the bounds are what the parts above count on.
     cluster = opened()
@@ -230,7 +258,7 @@ KINDS = [
 @given(kind=st.sampled_from(KINDS), wrong=st.dictionaries(st.sampled_from(PLACES), JUNK, max_size=3))
 @settings(max_examples=400, deadline=None)
 def test_nonsense_is_refused_or_taken_but_never_crashes(
-    shared: LocalCluster, kind: kinds.Kind, wrong: dict[str, Any]
+    shared: LocalCluster, kind: Kind, wrong: dict[str, Any]
 ) -> None:
     obj: Any = {
         "apiVersion": kind.api_version,
