@@ -6,6 +6,7 @@ before `release`: an incomplete document would make nodes drop running tasks. Al
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -192,8 +193,13 @@ class Downstream:
             machine.on_connected(now)
         if self.released:
             await self._speak()
-        # The link counts as connected only after this returns.
-        asyncio.get_running_loop().call_soon(self._kick_all)
+        self._spawn(self._resume(link), "resume")
+
+    async def _resume(self, link: Link) -> None:
+        """Go on with all nodes; the link counts as connected only after `connected` has returned."""
+        with contextlib.suppress(LinkDown):
+            await link.wait_connected(after=link.connections - 1)
+            self._kick_all()
 
     async def say_goodbye(self) -> None:
         """Publish that this leader is gone; the will would say so only at a broken connection."""

@@ -49,6 +49,7 @@ class Eyes:
         self._informers = {kind.kind: Informer(cluster, kind, self._changed) for kind in KINDS}
         self._stack = contextlib.AsyncExitStack()
         self._looked = asyncio.Event()
+        self.seen_counts: list[int] = []
 
     async def __aenter__(self) -> Self:
         for informer in self._informers.values():
@@ -104,7 +105,10 @@ class Eyes:
         """Return the reasons of all Events."""
         return {event["reason"] for event in self.all(EVENT)}
 
-    def _changed(self, _key: Key, _former: Object | None, _present: Object | None) -> None:
+    def _changed(self, _key: Key, _former: Object | None, present: Object | None) -> None:
+        if present is not None and present["kind"] == JOINT_INFERENCE_SERVICE.kind:
+            metrics = (present.get("status") or {}).get("metrics") or ()
+            self.seen_counts += [int(metric["value"]) for metric in metrics if metric["key"] == "seen"]
         self.stir()
 
 
