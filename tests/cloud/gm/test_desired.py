@@ -363,6 +363,11 @@ class BothSides(RuleBasedStateMachine):
         self.node.on_document(self.retained, retained=True)
 
     @rule()
+    def the_lease_is_deleted_and_the_gm_restarts(self) -> None:
+        self.epoch = 0
+        self.the_gm_restarts()
+
+    @rule()
     def the_lc_restarts(self) -> None:
         self.lc = DesiredState(self.lc.applied, rng=self.rng)
         self._reconnect()

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+from pathlib import Path
+
+from tests.cloud.gm.peers import model
+
+from nereid_cloud.cluster.kinds import MODEL
+from nereid_cloud.cluster.local import DATABASE, LocalCluster
+from nereid_cloud.cluster.port import Object, Ref
+from nereid_cloud.gm.informer import Informer, Key
+
+REF = Ref(kind=MODEL, name="one", namespace="default")
+
+
+class Changes:
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, bool, bool]] = []
+        self._came = asyncio.Event()
+
+    def __call__(self, key: Key, former: Object | None, present: Object | None) -> None:
+        self.seen.append((key.name, former is not None, present is not None))
+        self._came.set()
+
+    async def until(self, change: tuple[str, bool, bool]) -> None:
+        async with asyncio.timeout(10):
+            while change not in self.seen:
+                self._came.clear()
+                await self._came.wait()
+
+
+async def test_the_cache_follows_the_cluster(cluster: LocalCluster) -> None:
+    cluster.create(model("one"))
+    changes = Changes()
+    async with Informer(cluster, MODEL, changes) as informer:
+        await asyncio.wait_for(informer.wait_synced(), 10)
+        assert informer.synced
+        assert informer.get("default", "one") == cluster.get(REF)
+        cluster.create(model("two"))
+        await changes.until(("two", False, True))
+        cluster.patch(REF, {"spec": {"format": "other"}})
+        await changes.until(("one", True, True))
+        assert (informer.get("default", "one") or {})["spec"]["format"] == "other"
+        cluster.delete(REF)
+        await changes.until(("one", True, False))
+        assert informer.get("default", "one") is None
+        assert [obj["metadata"]["name"] for obj in informer.items()] == ["two"]
+
+
+async def test_a_watch_that_is_too_old_is_followed_by_a_new_list(tmp_path: Path) -> None:
+    cluster = LocalCluster(tmp_path / DATABASE, history=1)
+    cluster.create(model("one"))
+    changes = Changes()
+    async with Informer(cluster, MODEL, changes) as informer:
+        await asyncio.wait_for(informer.wait_synced(), 10)
+        for number in range(300):
+            cluster.patch(REF, {"metadata": {"labels": {"n": str(number)}}})
+        cluster.delete(REF)
+        cluster.create(model("last"))
+        await changes.until(("last", False, True))
+        await changes.until(("one", True, False))
+        assert [obj["metadata"]["name"] for obj in informer.items()] == ["last"]
+    cluster.close()
+
+
+async def test_a_written_object_replaces_what_it_was_based_on_and_nothing_newer(cluster: LocalCluster) -> None:
+    cluster.create(model("one"))
+    async with Informer(cluster, MODEL) as informer:
+        await asyncio.wait_for(informer.wait_synced(), 10)
+        base = informer.get("default", "one")
+        assert base is not None
+        first = {**base, "metadata": {**base["metadata"], "resourceVersion": "1000"}}
+        informer.written(base, first)
+        assert informer.get("default", "one") is first
+        informer.written(base, {**base, "spec": {}})
+        assert informer.get("default", "one") is first

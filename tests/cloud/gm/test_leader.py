@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from nereid_cloud.cluster.kinds import LEASE
+from nereid_cloud.cluster.local import LocalCluster
+from nereid_cloud.cluster.port import Object, Ref
+from nereid_cloud.gm.leader import Leader, LeaseSettings, micro_time
+from nereid_cloud.gm.names import EPOCH_ANNOTATION
+from nereid_shared.errors import Conflict
+
+REF = Ref(kind=LEASE, name="nereid-gm", namespace="default")
+
+
+def candidate(cluster: LocalCluster, identity: str, *, seen: int = 0, lease_s: float = 1.0) -> Leader:
+    return Leader(cluster, LeaseSettings(identity=identity, lease_s=lease_s), seen_epoch=lambda: seen)
+
+
+def lease(cluster: LocalCluster) -> Object:
+    return cluster.get(REF)
+
+
+async def test_the_first_leader_makes_the_lease(cluster: LocalCluster) -> None:
+    assert await candidate(cluster, "a").acquire() == 1
+    assert lease(cluster)["spec"]["holderIdentity"] == "a"
+    assert lease(cluster)["metadata"]["annotations"][EPOCH_ANNOTATION] == "1"
+
+
+async def test_the_same_holder_leads_at_a_higher_epoch_after_its_restart(cluster: LocalCluster) -> None:
+    await candidate(cluster, "a").acquire()
+    assert await candidate(cluster, "a").acquire() == 2
+
+
+async def test_the_epoch_is_above_what_any_node_has_seen(cluster: LocalCluster) -> None:
+    assert await candidate(cluster, "a", seen=41).acquire() == 42
+    cluster.delete(REF)
+    assert await candidate(cluster, "a", seen=42).acquire() == 43
+
+
+async def test_a_follower_waits_while_the_leader_renews(cluster: LocalCluster) -> None:
+    leader, follower = candidate(cluster, "a"), candidate(cluster, "b")
+    await leader.acquire()
+    holding = asyncio.create_task(leader.hold(lambda _: None))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(follower.acquire(), 2.5)
+    assert not holding.done()
+    holding.cancel()
+
+
+async def test_a_follower_takes_over_when_the_leader_is_silent(cluster: LocalCluster) -> None:
+    await candidate(cluster, "a").acquire()
+    assert await asyncio.wait_for(candidate(cluster, "b").acquire(), 10) == 2
+    assert lease(cluster)["spec"]["leaseTransitions"] == 2
+
+
+async def test_a_released_lease_is_taken_at_once(cluster: LocalCluster) -> None:
+    leader = candidate(cluster, "a", lease_s=60)
+    await leader.acquire()
+    await leader.release()
+    assert await asyncio.wait_for(candidate(cluster, "b", lease_s=60).acquire(), 5) == 2
+
+
+async def test_a_leader_that_was_replaced_stops(cluster: LocalCluster) -> None:
+    old = candidate(cluster, "a")
+    await old.acquire()
+    await asyncio.wait_for(candidate(cluster, "b").acquire(), 10)
+    await asyncio.wait_for(old.hold(lambda _: None), 5)
+    with pytest.raises(Conflict):
+        await old.raise_epoch(above=old.epoch)
+    await old.release()
+    assert lease(cluster)["spec"]["holderIdentity"] == "b"
+
+
+async def test_the_same_identity_elsewhere_makes_the_first_one_stop(cluster: LocalCluster) -> None:
+    first = candidate(cluster, "a")
+    await first.acquire()
+    await candidate(cluster, "a").acquire()
+    await asyncio.wait_for(first.hold(lambda _: None), 5)
+
+
+async def test_a_lease_deleted_under_its_holder_comes_back_at_a_higher_epoch(cluster: LocalCluster) -> None:
+    leader = candidate(cluster, "a")
+    await leader.acquire()
+    told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    holding = asyncio.create_task(leader.hold(told.set_result))
+    cluster.delete(REF)
+    assert await asyncio.wait_for(told, 5) == 2
+    assert lease(cluster)["metadata"]["annotations"][EPOCH_ANNOTATION] == "2"
+    holding.cancel()
+
+
+async def test_somebody_elses_label_on_the_lease_changes_nothing(cluster: LocalCluster) -> None:
+    leader = candidate(cluster, "a")
+    await leader.acquire()
+    holding = asyncio.create_task(leader.hold(lambda _: None))
+    before = cluster.patch(REF, {"metadata": {"labels": {"seen": "yes"}}})["spec"]["renewTime"]
+
+    async def renewed() -> None:
+        while lease(cluster)["spec"]["renewTime"] == before:
+            await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(renewed(), 5)
+    assert not holding.done()
+    assert leader.epoch == 1
+    assert lease(cluster)["metadata"]["labels"] == {"seen": "yes"}
+    holding.cancel()
+
+
+async def test_the_epoch_is_raised_above_what_was_seen(cluster: LocalCluster) -> None:
+    leader = candidate(cluster, "a")
+    await leader.acquire()
+    assert await leader.raise_epoch(above=7) == 8
+    assert await leader.raise_epoch(above=3) == 8
+    assert lease(cluster)["metadata"]["annotations"][EPOCH_ANNOTATION] == "8"
+
+
+def test_a_micro_time_has_six_digits_even_at_a_whole_second() -> None:
+    assert re.fullmatch(r"2026-01-02T03:04:05\.000000Z", micro_time(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)))

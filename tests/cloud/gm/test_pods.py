@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+from typing import Any
+
+import pytest
+from tests.cloud.gm.peers import dataset, model, node, service
+
+from nereid_cloud.cluster.port import Object
+from nereid_cloud.gm.conditions import Problem
+from nereid_cloud.gm.plan import EdgePlan, Plan, World, plan
+from nereid_cloud.gm.pods import cloud_deployment, cloud_task, edge_pod, local_path, task_in
+from nereid_shared.resources import JointInferenceService
+
+UID = "12345678-9abc-4def-8123-456789abcdef"
+
+
+def stored(**edge: Any) -> Object:
+    raw = service(**edge)
+    raw["metadata"] |= {"uid": UID, "generation": 3}
+    return raw
+
+
+def parsed(raw: Object) -> JointInferenceService:
+    return JointInferenceService.model_validate(raw)
+
+
+def with_uid(obj: Object) -> Object:
+    return {**obj, "metadata": {**obj["metadata"], "uid": f"uid-{obj['metadata']['name']}"}}
+
+
+def world(**more: dict[str, Object]) -> World:
+    parts: dict[str, Any] = {
+        "nodes": {"edge-0": node("edge-0"), "cloud": node("cloud")},
+        "models": {"little": with_uid(model("little")), "big": with_uid(model("big"))},
+        "datasets": {},
+    }
+    return World(**{**parts, **more})
+
+
+def pod(raw: Object | None = None, *, on: str = "edge-0", **datasets: Object) -> Object:
+    raw = raw or stored()
+    edge = EdgePlan(node=on, broker="mqtt://127.0.0.1:1883", datasets=datasets)
+    return edge_pod(parsed(raw), raw, edge, little=model("little"), default_image="nereid-worker:1")
+
+
+def env_of(obj: Object) -> dict[str, str]:
+    container = obj["spec"]["containers"][0]
+    return {entry["name"]: entry.get("value", "") for entry in container["env"]}
+
+
+def reasons(planned: Plan) -> list[str]:
+    return [problem.reason for problem in planned.problems]
+
+
+def test_the_edge_pod_is_bound_to_its_node_and_survives_the_loss_of_the_cloud() -> None:
+    spec = pod()["spec"]
+    assert spec["nodeName"] == "edge-0"
+    assert spec["restartPolicy"] == "Always"
+    assert spec["hostNetwork"] is True
+    assert spec["automountServiceAccountToken"] is False
+    assert {"operator": "Exists", "effect": "NoExecute"} in spec["tolerations"]
+    assert all("tolerationSeconds" not in toleration for toleration in spec["tolerations"])
+
+
+def test_the_edge_pod_carries_identity_and_mounts_and_no_task() -> None:
+    made = pod(pictures=dataset("pictures", "edge-0"))
+    env = env_of(made)
+    assert env["NEREID_NODE"] == "edge-0"
+    assert env["NEREID_SERVICE"] == "digits-12345678"
+    assert env["NEREID_BROKER"] == "mqtt://127.0.0.1:1883"
+    assert env["NEREID_STATE"] == "/var/lib/nereid/worker"
+    assert "NEREID_TASK" not in env
+    paths = {v["name"]: v["hostPath"]["path"] for v in made["spec"]["volumes"]}
+    mounts = {m["name"]: m for m in made["spec"]["containers"][0]["volumeMounts"]}
+    assert paths.pop("state") == "/var/lib/nereid/workers/digits-12345678"
+    assert sorted(paths.values()) == ["/data/pictures", "/models/little"]
+    assert all(mounts[name]["mountPath"] == path and mounts[name]["readOnly"] for name, path in paths.items())
+
+
+def test_the_edge_pods_owner_is_the_service() -> None:
+    owner = pod()["metadata"]["ownerReferences"][0]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("JointInferenceService", "digits", UID)
+    assert "blockOwnerDeletion" not in owner
+
+
+def test_the_edge_pods_name_changes_with_its_template_and_node_and_with_nothing_else() -> None:
+    raw = stored()
+    same = stored(hardExampleAlgorithm={"name": "IBT"})
+    other = stored()
+    other["spec"]["edgeWorker"]["workerSpec"] = {**other["spec"]["edgeWorker"]["workerSpec"], "scriptDir": "/code"}
+    names = [pod(raw)["metadata"]["name"], pod(same)["metadata"]["name"], pod(other)["metadata"]["name"]]
+    assert names[0] == names[1] != names[2]
+    assert pod(raw, on="edge-1")["metadata"]["name"] != names[0]
+
+
+def test_a_long_name_still_makes_a_pod_name() -> None:
+    raw = stored()
+    raw["metadata"]["name"] = "a" * 47 + ".-" + "b" * 100
+    name = pod(raw)["metadata"]["name"]
+    assert len(name) <= 63
+    assert name.startswith("a" * 47 + "-edge-")
+
+
+def test_the_deployment_carries_the_whole_task() -> None:
+    raw = stored()
+    task = cloud_task(parsed(raw), big=model("big"), nodes=["edge-1", "edge-0"], group="secret")
+    made = cloud_deployment(
+        parsed(raw), raw, task, hostname="cloud-host", big=model("big"), broker="mqtt://b:1", image="i"
+    )
+    carried = task_in(made)
+    assert carried == task
+    assert carried is not None
+    assert (carried.nodes, carried.group, carried.role) == (["edge-0", "edge-1"], "secret", "cloud")
+    template = made["spec"]["template"]["spec"]
+    assert template["nodeSelector"] == {"kubernetes.io/hostname": "cloud-host"}
+    assert "nodeName" not in template
+    own = template["containers"][0]["env"][0]
+    assert own["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+
+
+def test_an_edge_change_leaves_the_cloud_task_as_it_is() -> None:
+    raw, changed = stored(), stored(hardExampleAlgorithm={"name": "IBT"})
+    changed["metadata"]["generation"] = 4
+    tasks = [cloud_task(parsed(r), big=model("big"), nodes=["n"], group="g") for r in (raw, changed)]
+    assert tasks[0] == tasks[1]
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [("/m/a.tflite", "/m/a.tflite"), ("file:///m/a%20b", "/m/a b"), ("https://h/a", None), ("s3://b/a", None)],
+)
+def test_only_local_urls_are_paths(url: str, path: str | None) -> None:
+    assert (str(found) if (found := local_path(url)) else None) == path
+
+
+def test_a_plan_resolves_all_that_a_service_names() -> None:
+    raw = stored(dataset={"labels": {"part": "test"}})
+    datasets = {"pictures": dataset("pictures", "edge-0", part="test"), "others": dataset("others", "edge-0")}
+    planned = plan(parsed(raw), raw, world(datasets=datasets))
+    assert planned.problems == ()
+    assert planned.parts is not None
+    assert [set(edge.datasets) for edge in planned.parts.edges] == [{"pictures"}]
+
+
+def test_a_missing_model_or_cloud_node_stops_the_whole_service() -> None:
+    raw = stored()
+    assert reasons(plan(parsed(raw), raw, world(models={}))) == ["ModelNotFound", "ModelNotFound"]
+    planned = plan(parsed(raw), raw, world(nodes={"edge-0": node("edge-0")}))
+    assert reasons(planned) == ["NodeNotFound"]
+    assert planned.parts is None
+    assert planned.nodes == ("edge-0",)
+
+
+def test_one_node_without_its_dataset_does_not_stop_the_others() -> None:
+    raw = stored(nodeSelector={"zone": "a"}, dataset={"labels": {"part": "test"}})
+    nodes = {"edge-0": node("edge-0", zone="a"), "edge-1": node("edge-1", zone="a"), "cloud": node("cloud")}
+    planned = plan(parsed(raw), raw, world(nodes=nodes, datasets={"d": dataset("d", "edge-1", part="test")}))
+    assert reasons(planned) == ["DatasetNotFound"]
+    assert planned.parts is not None
+    assert [edge.node for edge in planned.parts.edges] == ["edge-1"]
+
+
+def test_a_dataset_on_another_node_is_told_of() -> None:
+    raw = stored(dataset={"name": "d"})
+    planned = plan(parsed(raw), raw, world(datasets={"d": dataset("d", "cloud")}))
+    assert planned.problems == (
+        Problem(reason="DatasetNotOnNode", message="Dataset d is on node cloud, the worker on edge-0"),
+    )
+
+
+def test_a_users_script_may_bring_its_own_rule() -> None:
+    raw = stored(hardExampleAlgorithm={"name": "Mine"})
+    raw["spec"]["edgeWorker"]["workerSpec"] = {
+        **raw["spec"]["edgeWorker"]["workerSpec"], "scriptDir": "/code", "scriptBootFile": "edge.py",
+    }  # fmt: skip
+    assert plan(parsed(raw), raw, world()).problems == ()
+
+
+def test_the_namespace_of_the_topics_is_refused() -> None:
+    raw = stored()
+    raw["metadata"]["namespace"] = "neptune"
+    assert reasons(plan(parsed(raw), raw, world())) == ["NamespaceRefused"]
+
+
+def test_a_nodes_own_broker_is_taken_from_its_annotation() -> None:
+    raw, edge = stored(), node("edge-0")
+    edge["metadata"]["annotations"] = {"nereid.io/edge-broker": "mqtt://127.0.0.1:18831"}
+    planned = plan(parsed(raw), raw, world(nodes={"edge-0": edge, "cloud": node("cloud")}))
+    assert planned.parts is not None
+    assert planned.parts.edges[0].broker == "mqtt://127.0.0.1:18831"
