@@ -15,11 +15,11 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from nereid_cloud.cli.options import options_of
 from nereid_cloud.cli.up import BasePort, Nodes, progress_to
 from nereid_cloud.demo import report
+from nereid_cloud.demo.live import LiveTable
 from nereid_cloud.demo.story import Options, Outcome, View, play
 from nereid_cloud.laptop.system import BASE_PORT, System
 from nereid_shared.errors import NereidError, UserError
@@ -83,9 +83,11 @@ def _play(options: Options) -> Outcome:
                 console.print("Watch it in another terminal:", *system.watch_lines(), sep="\n  ", highlight=False)
                 live = stack.enter_context(Live(console=console, transient=False))
 
+        table = LiveTable()
+
         def on_frame(view: View) -> None:
             if live is not None:
-                live.update(_table(view))
+                live.update(table.of(view, width=console.width))
 
         def tell(line: str) -> None:
             if live is None:
@@ -106,40 +108,3 @@ async def _interruptible(options: Options, *callbacks: object) -> Outcome:
     except asyncio.CancelledError:
         sys.stderr.write("interrupted; everything is down\n")
         raise typer.Exit(INTERRUPTED) from None
-
-
-def _table(view: View) -> Table:
-    """The live picture: a row per node, the service's sums below."""
-    ledger = report.ledger_of(view.service)
-    table = Table(title=view.note, title_justify="left")
-    for head in ("node", "link", "seen", "hard", "degraded", "corrected", "right now"):
-        table.add_column(head, justify="left" if head in {"node", "link"} else "right")
-    for node, said in view.per_node.items():
-        ones = list(said.values())
-        table.add_row(
-            node,
-            view.links.get(node, ""),
-            str(len(ones)),
-            str(sum(one.is_hard for one in ones)),
-            str(sum(one.degraded for one in ones)),
-            str(sum(one.corrected for one in ones)),
-            "",
-        )
-    table.caption = _caption(ledger, view)
-    return table
-
-
-def _caption(ledger: dict[str, object], view: View) -> str:
-    conditions = view.service.get("status", {}).get("conditions", [])
-    said = conditions[-1]["type"] if conditions else "-"
-    latency = ledger["latency_ms"]
-    assert isinstance(latency, dict)  # noqa: S101 - our own report's shape
-    p50 = {
-        tier: "-" if latency[f"{tier}_p50"] is None else f"{latency[f'{tier}_p50']:.1f} ms"
-        for tier in ("edge", "cloud")
-    }
-    return (
-        f"{said}: seen {ledger['seen']}, hard {ledger['hard']}, sent {ledger['sent']}, answered {ledger['answered']}, "
-        f"changed {ledger['changed']}, queued {ledger['pending']}, edge p50 {p50['edge']}, cloud p50 {p50['cloud']}, "
-        f"up {ledger['bytes_up']:,} B, down {ledger['bytes_down']:,} B"
-    )

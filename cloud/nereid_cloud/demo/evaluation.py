@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nereid_shared.errors import NereidError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Said:
     """What was answered to one picture.
 
@@ -20,6 +21,8 @@ class Said:
         live: what the caller had at the deadline.
         final: with the correction, where one came.
         is_hard, degraded, corrected: as in the worker's log of answers.
+        is_answered: the cloud has answered.
+        edge_ms, cloud_ms: from capture to the tier's answer.
     """
 
     edge: str | None
@@ -28,6 +31,53 @@ class Said:
     is_hard: bool = False
     degraded: bool = False
     corrected: bool = False
+    is_answered: bool = False
+    edge_ms: float = 0.0
+    cloud_ms: float | None = None
+
+
+class AnswerLog:
+    """A worker's log of answers, read as it grows.
+
+    A frame that came twice, because a kill caught it in flight, counts once.
+    """
+
+    def __init__(self) -> None:
+        self.said: dict[str, Said] = {}
+        self._read_to = 0
+
+    def follow(self, path: Path) -> None:
+        """Read what was appended; a line that is not whole yet is left for the next time."""
+        try:
+            with path.open("rb") as file:
+                file.seek(self._read_to)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        return
+                    self._read_to += len(line)
+                    self._take(json.loads(line))
+        except FileNotFoundError:
+            return
+
+    def _take(self, event: dict[str, Any]) -> None:
+        label = event["label"] or None
+        key = event["key"]
+        if event["event"] == "edge":
+            if key not in self.said:
+                self.said[key] = Said(
+                    edge=label, live=label, final=label, is_hard=event["is_hard"], edge_ms=event["latency_ms"]
+                )
+            return
+        said = self.said.get(key)
+        if said is None:
+            return
+        said.final = label
+        if event["event"] == "answer":
+            said.live, said.degraded = label, event["degraded"]
+        else:
+            said.corrected = True
+        if event["cloud_label"] is not None:
+            said.is_answered, said.cloud_ms = True, event["latency_ms"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,35 +93,6 @@ class Accuracy:
     joint_live: float
     joint: float
     gap_recovered: float | None
-
-
-def read_answers(path: Path) -> dict[str, Said]:
-    """Return by picture what a worker's log of answers says, a line cut off by a kill left aside.
-
-    A frame that came twice, because a kill caught it in flight, counts once.
-    """
-    edge: dict[str, dict[str, str]] = {}
-    live: dict[str, dict[str, str]] = {}
-    late: dict[str, dict[str, str]] = {}
-    into = {"edge": edge, "answer": live, "correction": late}
-    if not path.exists():
-        return {}
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n"):
-                event = json.loads(line)
-                into[event["event"]][event["key"]] = event
-    return {
-        key: Said(
-            edge=first["label"] or None,
-            live=(live.get(key) or first)["label"] or None,
-            final=(late.get(key) or live.get(key) or first)["label"] or None,
-            is_hard=bool(first["is_hard"]),
-            degraded=bool(live.get(key, {}).get("degraded")),
-            corrected=key in late,
-        )
-        for key, first in edge.items()
-    }
 
 
 def ask_big_model(model: Path, pictures: Iterable[Path]) -> dict[Path, str]:

@@ -12,7 +12,7 @@ from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.port import Object, Ref
 from nereid_cloud.demo import report, stage
-from nereid_cloud.demo.evaluation import Accuracy, Said, ask_big_model, read_answers, score
+from nereid_cloud.demo.evaluation import Accuracy, AnswerLog, Said, ask_big_model, score
 from nereid_cloud.laptop import links, running
 from nereid_cloud.laptop.system import System
 from nereid_shared.errors import NereidError, NotFound
@@ -52,13 +52,15 @@ class View:
 
     Attributes:
         per_node: by node what its worker has logged.
-        links: by node its link's mode.
+        links: by node what `links.ask` says of its link: mode, bytes up and down.
+        at_s: monotonic time of the look.
     """
 
     service: Object
     per_node: dict[str, dict[str, Said]]
-    links: dict[str, str]
+    links: dict[str, dict[str, Any]]
     note: str
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ class _Course:
         self._system, self._scene, self._cluster = system, scene, cluster
         self._on_frame, self._progress = on_frame, progress
         self._note = ""
+        self._logs = {node: AnswerLog() for node in system.nodes}
         self._ref = Ref(kind=JOINT_INFERENCE_SERVICE, name=stage.SERVICE, namespace=stage.NAMESPACE)
 
     async def run(self, *, cut: bool) -> Outcome:
@@ -170,11 +173,14 @@ class _Course:
             service = self._cluster.get(self._ref)
         except NotFound:
             service = {}
+        for node, log in self._logs.items():
+            log.follow(self._answers(node, service))
         return View(
             service=service,
-            per_node={node: read_answers(self._answers(node, service)) for node in self._system.nodes},
-            links={link["node"]: link["mode"] for link in links.ask(self._system.control, {"do": "list"})},
+            per_node={node: log.said for node, log in self._logs.items()},
+            links={link["node"]: link for link in links.ask(self._system.control, {"do": "list"})},
             note=self._note,
+            at_s=time.monotonic(),
         )
 
     def _answers(self, node: str, service: Object) -> Path:
