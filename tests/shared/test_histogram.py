@@ -16,9 +16,8 @@ def test_a_bucket_holds_its_duration_to_nine_percent(seconds: float) -> None:
     assert seconds * 0.999999 <= upper <= seconds * 1.0906
 
 
-@given(st.integers(0, 300))
-def test_a_buckets_upper_bound_belongs_to_it(index: int) -> None:
-    assert bucket(upper_s(index)) == index
+def test_a_buckets_upper_bound_belongs_to_it() -> None:
+    assert [bucket(upper_s(index)) for index in range(400)] == list(range(400))
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 1e-9, 1e-6])

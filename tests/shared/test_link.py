@@ -3,9 +3,10 @@
 
 import asyncio
 import logging
+import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +363,19 @@ async def test_leaving_with_traffic_under_way_fires_no_will(broker: Mosquitto) -
         assert (await inbox.next()).payload == b"none"
 
 
+async def test_leaving_waits_until_the_broker_has_taken_the_goodbye(broker: Mosquitto) -> None:
+    async with AsyncExitStack() as stack:
+        link = await stack.enter_async_context(Link(settings(broker, "c")))
+        await link.wait_connected()
+        broker.send(signal.SIGSTOP)
+        leaving = asyncio.create_task(stack.aclose())
+        done, _ = await asyncio.wait({leaving}, timeout=0.1)
+        assert not done
+        broker.send(signal.SIGCONT)
+        async with asyncio.timeout(TIMEOUT_S):
+            await leaving
+
+
 async def test_a_link_can_leave_with_its_will(broker: Mosquitto) -> None:
     inbox = Inbox()
     async with Link(settings(broker, "watch"), subscriptions={"will": inbox}) as watch:
@@ -493,9 +507,11 @@ async def test_subscriptions_come_and_go_while_connected(broker: Mosquitto) -> N
         assert (await late.next()).payload == b"1"
         await link.unsubscribe("late")
         assert await link.publish("late", b"2") == 0x10
-        await link.subscribe("early", late)
         await link.publish("early", b"3")
-        assert (await late.next()).payload == b"3"
+        assert (await early.next()).payload == b"3"
+        await link.subscribe("early", late)
+        await link.publish("early", b"4")
+        assert (await late.next()).payload == b"4"
         assert early.queue.empty()
 
 
@@ -517,7 +533,9 @@ async def test_a_refused_subscription_is_an_error_and_not_kept(broker: Mosquitto
         with pytest.raises(SubscribeRefused):
             await link.subscribe("$share/g+/a", Inbox())
         assert link.connected
-        await link.publish("a", b"")
+        link.abort()
+        async with asyncio.timeout(TIMEOUT_S):
+            await link.wait_connected(after=1)
 
 
 async def test_worker_threads_publish_soon(broker: Mosquitto) -> None:
@@ -541,6 +559,8 @@ async def test_worker_threads_publish_soon(broker: Mosquitto) -> None:
             assert [p for p in payloads if p[0] == name] == [f"{name}{n}" for n in range(100)]
         for thread in threads:
             thread.join()
+        link.publish_soon("a", b"once more")
+        assert (await inbox.next()).payload == b"once more"
         with pytest.raises(MessageTooLarge):
             link.publish_soon("a", b"x" * 17 * 1024 * 1024)
     with pytest.raises(LinkDown):
@@ -617,7 +637,8 @@ async def test_a_peer_that_hangs_in_tls_blocks_nobody(broker: Mosquitto) -> None
         secure = LinkSettings.from_url(f"mqtts://127.0.0.1:{proxy.port}", client_id="c")
         async with asyncio.timeout(2), Link(secure):
             await until(lambda: proxy.accepted == 1)
-        await until(lambda: "link-connect" not in {thread.name for thread in threading.enumerate()})
+        async with asyncio.timeout(2):
+            await until(lambda: "link-connect" not in {thread.name for thread in threading.enumerate()})
 
 
 async def test_a_message_goes_to_the_first_filter_that_matches(broker: Mosquitto) -> None:

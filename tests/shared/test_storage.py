@@ -82,7 +82,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif server.stalls:
             server.stalls -= 1
             self.wfile.write(body[: server.cut_after])
-            server.closing.wait(10)
+            server.closing.wait(30)
         else:
             self.wfile.write(body)
 
@@ -159,6 +159,7 @@ def test_a_cut_download_goes_on_where_it_stopped(server: Server, tmp_path: Path)
     ]
 
 
+@pytest.mark.timeout(5)
 def test_a_stalled_download_is_given_up_and_resumed(server: Server, tmp_path: Path) -> None:
     server.stalls = 1
     assert get(server, tmp_path).read_bytes() == CONTENT
