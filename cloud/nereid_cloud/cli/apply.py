@@ -106,17 +106,24 @@ def _with_mend(obj: Object, cause: FieldCause) -> str:
     """Return the API's message, with what belongs there where the message does not say it."""
     if "must be of type string" in cause.message:
         return f"{cause.message}. Write it in quotes"
-    if "did you mean" in cause.message:
+    # Only an error needs the schemas.
+    from nereid_cloud import crds  # noqa: PLC0415
+    from nereid_cloud.cluster.schema import unknown_fields  # noqa: PLC0415
+
+    kind = KINDS.get(obj["kind"])
+    if kind is None or kind.api_version != obj["apiVersion"]:
         return cause.message
-    description = _description(obj, cause.field)
+    schema = crds.schema(kind)
+    if "unknown field" in cause.message:
+        # An API server does not say which field was meant.
+        meant = (unknown.message for unknown in unknown_fields(schema, obj) if unknown.field == cause.field)
+        return next(meant, cause.message)
+    description = _description(schema, cause.field)
     return f"{cause.message}. It is: {description}" if description else cause.message
 
 
-def _description(obj: Object, field: str) -> str:
-    from nereid_cloud import crds  # noqa: PLC0415 - only an error needs the schemas
-
-    kind = KINDS.get(obj["kind"])
-    node: Any = crds.schema(kind) if kind and kind.api_version == obj["apiVersion"] else {}
+def _description(schema: dict[str, Any], field: str) -> str:
+    node = schema
     for part in re.split(r"\.|\[", field):
         node = node.get("items", {}) if part.rstrip("]").isdigit() else node.get("properties", {}).get(part, {})
     return str(node.get("description", ""))
