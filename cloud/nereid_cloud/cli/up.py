@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from nereid_cloud.cli.options import options_of
+from nereid_cloud.demo import stage
 from nereid_cloud.laptop import links, running
 from nereid_cloud.laptop.system import BASE_PORT, System
 from nereid_shared.errors import UserError
@@ -74,15 +75,16 @@ async def _up(state: Path, nodes: int, base_port: int) -> None:
 
 async def _until(stop: asyncio.Event, state: Path, nodes: int, base_port: int, progress: Callable[[str], None]) -> None:
     async with running.running(state, nodes=nodes, base_port=base_port, progress=progress) as (system, _):
-        tell_ready(system)
+        scene = await asyncio.to_thread(stage.set_up, system, samples=None, seed=0)
+        tell_ready(system, scene.write_sample(state / "samples"))
         await stop.wait()
 
 
-def tell_ready(system: System) -> None:
+def tell_ready(system: System, sample: Path) -> None:
     """Print what a user needs next: where to look and how to stop."""
     sys.stdout.write(
         f"Nereid is up: cloud and {len(system.nodes)} edge node(s), state in {system.state}\n"
-        "Watch it:\n" + "".join(f"  {line}\n" for line in system.watch_lines()) + "Try: nereid get nodes\n"
+        "Watch it:\n" + "".join(f"  {line}\n" for line in system.watch_lines()) + f"Try: nereid apply -f {sample}\n"
     )
     sys.stdout.flush()
 

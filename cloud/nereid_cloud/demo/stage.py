@@ -68,6 +68,13 @@ class Stage:
                 found.append({**manifest, "metadata": metadata, "spec": spec})
         return found
 
+    def write_sample(self, folder: Path) -> Path:
+        """Write the manifests as a file that this system's user can apply."""
+        folder.mkdir(exist_ok=True)
+        sample = folder / f"{SERVICE}.yaml"
+        sample.write_text(yaml.safe_dump_all(self.manifests(), sort_keys=False))
+        return sample
+
 
 def set_up(system: System, *, samples: int | None, seed: int) -> Stage:
     """Unpack the digits into the system's state folder and deal them out to its nodes.
@@ -82,7 +89,8 @@ def set_up(system: System, *, samples: int | None, seed: int) -> Stage:
     """
     example = data.path("examples") / "digits"
     folder = system.state / "digits"
-    shutil.copytree(example / "models", folder / "models", dirs_exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(example / "models", folder / "models")
     pictures = folder / "pictures"
     with tarfile.open(example / "digits.tar.gz") as archive:
         archive.extractall(pictures, filter="data")

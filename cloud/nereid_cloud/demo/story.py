@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE
 from nereid_cloud.cluster.local import LocalCluster
+from nereid_cloud.cluster.opening import DATABASE
 from nereid_cloud.cluster.port import Object, Ref
 from nereid_cloud.demo import report, stage
 from nereid_cloud.demo.evaluation import Accuracy, AnswerLog, Said, ask_big_model, score
@@ -92,7 +93,7 @@ async def play(
     ):
         on_up(system)
         scene = await asyncio.to_thread(stage.set_up, system, samples=options.samples, seed=options.seed)
-        cluster = LocalCluster(system.state / "cluster.db")
+        cluster = LocalCluster(system.state / DATABASE)
         try:
             for manifest in scene.manifests():
                 manifest["metadata"].setdefault("namespace", stage.NAMESPACE)

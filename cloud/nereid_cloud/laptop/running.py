@@ -14,6 +14,7 @@ from typing import Final
 
 from nereid_cloud.cluster.kinds import NODE
 from nereid_cloud.cluster.local import LocalCluster
+from nereid_cloud.cluster.opening import DATABASE
 from nereid_cloud.laptop.supervisor import Kept, Supervisor
 from nereid_cloud.laptop.system import CLOUD_NODE, Ports, System, edge_nodes
 from nereid_shared.errors import NereidError, UserError
@@ -41,7 +42,7 @@ async def running(
         system.logs.mkdir(exist_ok=True)
         system.write_brokers()
         system.save()
-        LocalCluster(state / "cluster.db").close()
+        LocalCluster(state / DATABASE).close()
         async with Supervisor(on_change=lambda _: _write_pids(state, supervisor)) as supervisor:
             for program in system.programs():
                 progress(f"starting {program.name}")
@@ -89,7 +90,7 @@ async def _until_ready(system: System, progress: Progress) -> None:
     wanted = {CLOUD_NODE, *system.nodes}
     progress("waiting for the nodes")
     end = time.monotonic() + READY_S
-    cluster = LocalCluster(system.state / "cluster.db")
+    cluster = LocalCluster(system.state / DATABASE)
     try:
         while missing := wanted - await asyncio.to_thread(_ready_nodes, cluster):
             if time.monotonic() > end:

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A system of one's own: up, apply, watch, cut, delete, down, as a user types it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.flow import patience, processes
+from tests.mosquitto import executable
+
+from nereid_cloud import data
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+ANSWERS = ("--normalization", "0..1", "--labels", "0,1,2,3,4,5,6,7,8,9", "--output", "logits")
+
+
+class User:
+    """Somebody with a terminal, two models and pictures."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.state = folder, folder / "state"
+
+    def types(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run ``nereid`` with these words."""
+        argv = [sys.executable, "-m", "nereid_cloud.cli", "--state", str(self.state), *words]
+        return subprocess.run(
+            argv, cwd=self.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=env
+        )
+
+    def does(self, *words: str) -> str:
+        """Run ``nereid`` and return its output; fails where it does."""
+        done = self.types(*words)
+        assert done.returncode == 0, done.stderr
+        assert not done.stderr, "off a terminal there is nothing to say on stderr"
+        return done.stdout
+
+    def metric(self, service: str, key: str) -> int:
+        """Return one count of a service's status."""
+        path = f'jsonpath={{.status.metrics[?(@.key=="{key}")].value}}'
+        return int(self.types("get", f"jis/{service}", "-o", path).stdout or 0)
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Iterator[User]:
+    digits = data.path("examples") / "digits"
+    for role in ("little", "big"):
+        shutil.copytree(digits / "models" / role, tmp_path / role)
+    with tarfile.open(digits / "digits.tar.gz") as archive:
+        members = [member for member in archive if member.name.endswith(".png")][:120]
+        archive.extractall(tmp_path / "pictures", members, filter="data")
+    someone = User(tmp_path)
+    yield someone
+    someone.types("down")
+    processes.assert_none_left(someone.state)
+
+
+def new_service(user: User) -> None:
+    user.does("new", "mine", "--little", "little/little.tflite", "--big", "big/big.tflite", "--images", "pictures")
+
+
+def test_two_models_become_a_service_whose_status_is_true(user: User) -> None:
+    new_service(user)
+    said = user.does("up", "-d", "--base-port", "0")
+    assert "mosquitto_sub" in said
+    user.does("apply", "-f", "mine/mine.yaml")
+    user.does("wait", "jis/mine", "--for=condition=Ready", "--timeout=60s")
+    patience.until(lambda: user.metric("mine", "seen") == 120, "all pictures to be answered")
+    patience.until(lambda: user.metric("mine", "pending") == 0, "the cloud's answers")
+    assert user.metric("mine", "hard") == user.metric("mine", "answered") > 0
+    assert "120" in user.does("get", "dataset", "mine")
+    assert "Running" in user.does("describe", "jis/mine")
+    user.does("delete", "-f", "mine/mine.yaml")
+    patience.until(lambda: "mine" not in user.types("get", "pods").stdout, "the Pods to be gone")
+
+
+def test_a_system_that_was_killed_goes_on_where_it_was(user: User) -> None:
+    new_service(user)
+    user.does("up", "-d", "--base-port", "0")
+    user.does("apply", "-f", "mine/mine.yaml")
+    patience.until(lambda: user.metric("mine", "seen") == 120, "all pictures to be answered")
+    hard = user.metric("mine", "hard")
+    os.kill(int((user.state / "owner").read_text()), signal.SIGKILL)
+    processes.assert_none_left(user.state, within_s=40)
+    user.does("up", "-d", "--base-port", "0")
+    user.does("wait", "jis/mine", "--for=condition=Ready", "--timeout=60s")
+    assert (user.metric("mine", "seen"), user.metric("mine", "hard")) == (120, hard)
+
+
+def test_a_user_may_bring_a_script_of_their_own(user: User) -> None:
+    new_service(user)
+    script = user.folder / "scripts" / "edge.py"
+    script.parent.mkdir()
+    script.write_text(
+        "from pathlib import Path\n"
+        "from nereid_worker import JointInference\n"
+        "service = JointInference.from_task()\n"
+        "with Path(service.parameters['into']).open('w') as answers:\n"
+        "    for answer in service.stream():\n"
+        "        answers.write(f'{answer.key} {answer.label} {answer.tier}\\n')\n"
+    )
+    answers = user.folder / "answers.txt"
+    manifest = (user.folder / "mine" / "mine.yaml").read_text()
+    builtin = "scriptDir: ''\n      scriptBootFile: builtin:classify\n"
+    assert builtin in manifest
+    own = (
+        f"scriptDir: {script.parent}\n      scriptBootFile: edge.py\n"
+        f"      parameters: [{{key: into, value: {answers}}}]\n"
+    )
+    (user.folder / "mine" / "mine.yaml").write_text(manifest.replace(builtin, own, 1))
+    user.does("up", "-d", "--base-port", "0")
+    user.does("apply", "-f", "mine/mine.yaml")
+    patience.until(lambda: answers.exists() and answers.read_text().count("\n") == 120, "120 answers")
+    tiers = {line.split()[2] for line in answers.read_text().splitlines()}
+    assert tiers == {"edge", "cloud"}
+
+
+def test_the_shipped_sample_runs_on_every_node(user: User) -> None:
+    said = user.does("up", "-d", "--base-port", "0", "--nodes", "2")
+    sample = user.state / "samples" / "digits.yaml"
+    assert str(sample) in said
+    user.does("apply", "-f", str(sample))
+    user.does("wait", "jis/digits", "--for=condition=Ready", "--timeout=60s")
+    patience.until(lambda: user.metric("digits", "answered") > 20, "answers from the cloud")
+
+
+def test_a_service_before_its_model_waits_and_heals(user: User) -> None:
+    new_service(user)
+    models, service = (
+        (user.folder / "mine" / "mine.yaml").read_text().split("---\napiVersion: edgeai.io/v1alpha1\nkind: D")
+    )
+    (user.folder / "service.yaml").write_text(f"apiVersion: edgeai.io/v1alpha1\nkind: D{service}")
+    (user.folder / "models.yaml").write_text(models)
+    user.does("up", "-d", "--base-port", "0")
+    user.does("apply", "-f", "service.yaml")
+    patience.until(lambda: "ModelNotFound" in user.types("get", "jis/mine").stdout, "the reason ModelNotFound")
+    assert "Pending" in user.does("get", "jis/mine")
+    user.does("apply", "-f", "models.yaml")
+    user.does("wait", "jis/mine", "--for=condition=Ready", "--timeout=60s")
+
+
+def test_a_second_system_on_the_same_folder_is_refused(user: User) -> None:
+    user.does("up", "-d", "--base-port", "0")
+    done = user.types("up", "--base-port", "0")
+    assert done.returncode == 2
+    assert "nereid down" in done.stderr
+
+
+def test_a_taken_port_is_named(user: User) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = user.types("up", "--base-port", str(port))
+    assert done.returncode == 2
+    assert str(port) in done.stderr
+    assert "--base-port" in done.stderr
+
+
+def test_without_mosquitto_the_mend_is_to_install_it(user: User) -> None:
+    if Path(executable() or "").parent in {Path("/usr/sbin"), Path("/usr/local/sbin")}:
+        pytest.skip("mosquitto is in a folder that is always looked into")
+    done = user.types("up", "--base-port", "0", env={"PATH": "/nowhere", "HOME": str(user.folder)})
+    assert done.returncode == 2
+    assert "apt-get install mosquitto" in done.stderr
+
+
+def test_down_without_a_system_says_so(user: User) -> None:
+    done = user.types("down")
+    assert done.returncode == 2
+    assert "no system runs there" in done.stderr
