@@ -14,8 +14,9 @@ from nereid_cloud.cluster.kubernetes_http import APPLY_PATCH, MERGE_PATCH, Api, 
 from nereid_cloud.cluster.port import Kind, Object, ObjectList, Ref, WatchEvent
 from nereid_shared.errors import NotFound
 
-# The server ends a watch at its time-out; where it is silent for this much longer, it is gone.
-_SILENCE_S: Final = 10.0
+# The server begins to answer a watch at once, and ends it at its time-out; where it does not, it is gone.
+_SILENCE_S: Final = 5.0
+_BEGIN_S: Final = 30.0
 _LOG_READ_S: Final = 30.0
 _STRICT: Final = {"fieldValidation": "Strict"}
 
@@ -83,8 +84,10 @@ class KubernetesCluster:
             "fieldSelector": fields,
             "timeoutSeconds": str(max(1, math.ceil(timeout_s))),
         }
-        response = self._api.open("GET", path_of(kind, namespace=namespace), query=query, read_s=timeout_s + _SILENCE_S)
-        yield from kubernetes_watch.events(response, over=over)
+        read_s = timeout_s + _SILENCE_S
+        path = path_of(kind, namespace=namespace)
+        response = self._api.open("GET", path, query=query, read_s=min(read_s, _BEGIN_S))
+        yield from kubernetes_watch.events(response, over=over, read_s=read_s)
 
     def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Create an object. Raises `AlreadyExists`, `Invalid`."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import urllib3
+import yaml
 from kubernetes import config
 from kubernetes.client import Configuration
 from kubernetes.client.rest import RESTClientObject
@@ -64,7 +65,7 @@ class Api:
                 config.load_kube_config(  # type: ignore[no-untyped-call]
                     config_file=str(kubeconfig), context=context, client_configuration=self._configuration
                 )
-        except (config.ConfigException, OSError) as error:
+        except (config.ConfigException, OSError, yaml.YAMLError) as error:
             mend = "Give a kubeconfig" if kubeconfig is None else "Check the file and its contexts"
             raise UserError(str(error), where=str(kubeconfig or "in-cluster configuration"), mend=mend) from error
         self._configuration.socket_options = _KEEP_ALIVE

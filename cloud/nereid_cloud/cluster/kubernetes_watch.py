@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -17,13 +18,21 @@ _CHUNK_BYTES: Final = 65536
 _CHECK_S: Final = 0.2
 
 
-def events(response: urllib3.BaseHTTPResponse, *, over: Callable[[], bool]) -> Iterator[WatchEvent]:
+def events(response: urllib3.BaseHTTPResponse, *, over: Callable[[], bool], read_s: float) -> Iterator[WatchEvent]:
     """Yield the events of a watch's response until the server ends it or `over` is true.
+
+    Args:
+        response: its body is still to be read.
+        over: asked every 0.2 s, from another thread.
+        read_s: how long the server may be silent.
 
     Raises:
         Gone: the version is too old.
         Unavailable: the stream broke.
     """
+    sock: socket.socket | None = getattr(response.connection, "sock", None)
+    if sock is not None:
+        sock.settimeout(read_s)
     done = threading.Event()
     threading.Thread(target=_interrupt, args=(response, over, done), name="watch's end", daemon=True).start()
     try:

@@ -48,6 +48,13 @@ class Runner:
         self.process.kill()
         self.process.wait()
 
+    def end(self) -> None:
+        """Stop it with its Pods, or kill it where it does not stop."""
+        try:
+            self.stop()
+        except subprocess.TimeoutExpired:
+            self.kill()
+
     def stop(self) -> int:
         self.process.terminate()
         return self.process.wait(TIMEOUT_S)
@@ -68,7 +75,7 @@ class Runners:
     def close(self) -> None:
         for runner in self._runners:
             if runner.process.poll() is None:
-                runner.kill()
+                runner.end()
         for lock in self._state.glob("nodes/*/pods/*/containers/*/*/lock"):
             if not (lock.parent / "exit.json").exists():
                 with contextlib.suppress(ProcessLookupError, ValueError):

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The PodRunner as the kubelet of a real API server: scheduler and controllers are Kubernetes' own."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from tests.cloud.laptop.podrunner.runners import (
+    NODE,
+    PATIENT,
+    Runners,
+    alive,
+    annotated,
+    container,
+    pid,
+    running,
+    until,
+    until_gone,
+)
+from tests.cluster.control_plane import ApiServer
+
+from nereid_cloud.cluster import kinds
+from nereid_cloud.cluster.kubernetes import KubernetesCluster
+from nereid_cloud.cluster.port import Object, Ref
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def kubernetes(api_server: ApiServer) -> Iterator[KubernetesCluster]:
+    cluster = KubernetesCluster(kubeconfig=api_server.kubeconfig)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def namespace(kubernetes: KubernetesCluster) -> Iterator[str]:
+    name = f"podrunner-{secrets.token_hex(4)}"
+    kubernetes.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield name
+    kubernetes.delete(Ref(kind=kinds.NAMESPACE, name=name))
+
+
+def deployment(namespace: str) -> Object:
+    labels = {"app": "patient"}
+    spec = {
+        "nodeSelector": {"kubernetes.io/hostname": NODE},
+        "terminationGracePeriodSeconds": 5,
+        "containers": [{"name": "main", "image": "none", "command": ["python", "-c", PATIENT]}],
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "patient", "namespace": namespace},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
+def test_a_deployments_pod_runs_and_ends(
+    kubernetes: KubernetesCluster, api_server: ApiServer, runners: Runners, namespace: str
+) -> None:
+    made = kubernetes.create(deployment(namespace))
+
+    runner = runners("--kubeconfig", str(api_server.kubeconfig))
+    until(kubernetes, made, lambda obj: obj.get("status", {}).get("availableReplicas") == 1)
+
+    (pod,) = kubernetes.list(kinds.POD, namespace=namespace).items
+    assert pod["spec"]["nodeName"] == NODE
+    ref = Ref(kind=kinds.POD, name=pod["metadata"]["name"], namespace=namespace)
+    pod = until(kubernetes, ref, lambda obj: running(obj) and annotated(obj))
+    assert alive(pid(pod))
+    assert next(kubernetes.logs(ref, follow=True)) == "here"
+
+    kubernetes.delete(Ref(kind=kinds.DEPLOYMENT, name="patient", namespace=namespace))
+    until_gone(kubernetes, ref)
+
+    assert not alive(pid(pod))
+    runner.stop()
+    assert not list(runner.pods.iterdir())
+
+
+def test_a_crash_looping_pod_is_told_as_kubernetes_tells_it(
+    kubernetes: KubernetesCluster, api_server: ApiServer, runners: Runners, namespace: str
+) -> None:
+    made = deployment(namespace)
+    made["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", "raise SystemExit(4)"]
+    kubernetes.create(made)
+
+    runners("--kubeconfig", str(api_server.kubeconfig))
+    replicas = until(kubernetes, made, lambda obj: obj.get("status", {}).get("unavailableReplicas") == 1)
+    assert "readyReplicas" not in replicas["status"]
+    while not (pods := kubernetes.list(kinds.POD, namespace=namespace).items):
+        until(kubernetes, made, lambda obj: obj["status"].get("replicas") == 1)
+    ref = Ref(kind=kinds.POD, name=pods[0]["metadata"]["name"], namespace=namespace)
+    crashing = until(
+        kubernetes,
+        ref,
+        lambda obj: container(obj).get("state", {}).get("waiting", {}).get("reason") == "CrashLoopBackOff",
+    )
+
+    assert container(crashing)["lastState"]["terminated"]["exitCode"] == 4
+    assert crashing["status"]["phase"] == "Running"
+    kubernetes.delete(Ref(kind=kinds.DEPLOYMENT, name="patient", namespace=namespace))
+    until_gone(kubernetes, ref)
