@@ -58,6 +58,7 @@ class Stage(Enum):
     LIVE = "live"
     STORED = "stored"
     FLYING = "flying"
+    LATER = "later"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -66,7 +67,8 @@ class Row:
 
     Attributes:
         born: when it was accepted, `deadline` when its caller stops waiting; both in the LC's time.
-        attempts: tries that reached a subscriber.
+        attempts: tries that reached a subscriber and timed out while the service answered other samples: a cloud
+            that answers nothing is no fault of the sample's.
         sent: whether it was ever handed to one; further tries are resends.
         flight: number of the current try, so that a late PUBACK of an earlier one changes nothing.
         counted: the last flight that was noted as delivered.
@@ -93,7 +95,6 @@ class Row:
         if flight <= self.counted:
             return None
         self.counted = flight
-        self.attempts += 1
         first, self.sent = not self.sent, True
         return "sent" if first else "resent"
 
@@ -158,10 +159,12 @@ class Outbox:
         self._live: deque[Row] = deque()
         self._stored: deque[Row] = deque()
         self._surest: list[tuple[float, int, Row]] = []
+        self._later: list[tuple[float, int, Row]] = []
         self._order = 0
         self._since_stored = 0
         self._rate = Rate()
         self._budget = Budget(policy.max_bytes_per_s)
+        self._answered_at = float("-inf")
         self._probe_at = 0.0
         self._probe_s = PROBE_S[0]
 
@@ -235,7 +238,7 @@ class Outbox:
             return None
         row.was_stored = row.stage is Stage.STORED
         row.stage, row.flown_at, row.flight = Stage.FLYING, now, row.flight + 1
-        row.due_at = now + self.round_trip.timeout_of(row.attempts)
+        row.due_at = now + self.round_trip.timeout_s
         self._flying[row.key] = row
         self._flying_bytes += row.size
         self._flying_stored += row.was_stored
@@ -279,9 +282,12 @@ class Outbox:
         for row in [row for row in self._flying.values() if row.due_at <= now]:
             if self.window.timed_out(now, self.round_trip.timeout_s):
                 self.round_trip.backed_off()
-            self._land(row)
+            self._unfly(row)
+            row.attempts += row.counted == row.flight and self._answered_at >= row.flown_at
             if row.attempts >= self.policy.max_attempts:
                 drops.append(self._drop(row, POISON))
+            else:
+                self._retry_later(row, now + self.round_trip.pause_s(row.attempts))
         return drops
 
     def _next(self, now: float) -> Row | None:
@@ -290,6 +296,10 @@ class Outbox:
             self._live.popleft()
             self._store(live)
             live = _head(self._live, Stage.LIVE)
+        while self._later and self._later[0][0] <= now:
+            rested = heapq.heappop(self._later)[2]
+            if rested.stage is Stage.LATER:
+                self._store(rested)
         stored = _head(self._stored, Stage.STORED)
         if stored is not None and (live is None or self._since_stored >= LIVE_PER_STORED):
             row = self._fitting(stored, now)
@@ -317,19 +327,27 @@ class Outbox:
         (self._live if stage is Stage.LIVE else self._stored).append(row)
         self._order += 1
         heapq.heappush(self._surest, (-row.score, self._order, row))
-        if len(self._surest) + len(self._live) + len(self._stored) > 6 * len(self.rows) + 64:
+        if len(self._surest) + len(self._live) + len(self._stored) + len(self._later) > 6 * len(self.rows) + 64:
             self._sweep()
 
     def _sweep(self) -> None:
         """Forget what the queues still hold of rows that are gone: in an outage nothing else would."""
         self._surest = [entry for entry in self._surest if entry[2].key in self.rows]
         heapq.heapify(self._surest)
+        self._later = [entry for entry in self._later if entry[2].stage is Stage.LATER]
+        heapq.heapify(self._later)
         self._live = deque(row for row in self._live if row.stage is Stage.LIVE)
         self._stored = deque(row for row in self._stored if row.stage is Stage.STORED)
 
     def _land(self, row: Row) -> None:
         self._unfly(row)
         self._store(row)
+
+    def _retry_later(self, row: Row, at: float) -> None:
+        """Let a row wait outside the window: one that is never answered must not hold up the others."""
+        row.stage = Stage.LATER
+        self._order += 1
+        heapq.heappush(self._later, (at, self._order, row))
 
     def _store(self, row: Row) -> None:
         row.stage = Stage.STORED
@@ -350,6 +368,7 @@ class Outbox:
                 self.round_trip.measured(now - row.flown_at)
             self.window.succeeded(row.size)
         self._rate.counted(now)
+        self._answered_at = now
         self._remove(row)
         self._resume()
         return row

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 FIRST_TIMEOUT_S: Final = 3.0
-TIMEOUT_S: Final = (1.0, 60.0)
+# A cloud that comes back is noticed within the longest time-out; one that is slower gets some samples twice.
+TIMEOUT_S: Final = (1.0, 15.0)
+PAUSE_LIMIT_S: Final = 60.0
 FIRST_COUNT: Final = 32
 COUNT: Final = (1.0, 256.0)
 FIRST_BYTES: Final = 2 * 1024 * 1024
@@ -39,9 +41,9 @@ class RoundTrip:
         """Double the time-out: with Karn's rule alone, a cloud slower than it would never be measured."""
         self.timeout_s = min(self.timeout_s * 2, TIMEOUT_S[1])
 
-    def timeout_of(self, attempts: int) -> float:
-        """Return the time-out of a sample's next try, doubled per earlier one, in seconds."""
-        return min(self.timeout_s * float(2 ** min(attempts, 6)), TIMEOUT_S[1])
+    def pause_s(self, attempts: int) -> float:
+        """Return how long a sample waits after its time-out before the next try: tries are doubling times apart."""
+        return min(self.timeout_s * float(2 ** min(attempts - 1, 10) - 1), PAUSE_LIMIT_S) if attempts else 0.0
 
 
 @dataclass(slots=True)

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
@@ -49,6 +51,13 @@ def deliver(box: Outbox, row: Row, now: float, code: int | None = DELIVERED) -> 
     box.acked(row, row.flight, code, now)
     if code == DELIVERED:
         row.delivered(row.flight)
+
+
+def answer_another(box: Outbox, now: float) -> None:
+    """Show that the cloud works."""
+    other = sample(1, now=now, stream=f"other-{now}")
+    box.accept(other)
+    box.answer(other.key, DIGEST, now)
 
 
 def seqs(rows: list[Row]) -> list[int]:
@@ -118,20 +127,43 @@ def test_the_time_out_follows_the_round_trip() -> None:
 
 
 def test_a_sample_is_sent_again_with_back_off_and_given_up_as_poison() -> None:
-    box = filled(1, Policy(max_attempts=3))
-    now, waits = 0.0, []
-    drops = []
+    box = filled(1, Policy(max_attempts=4))
+    now, tries, drops = 0.0, [], []
     while box.rows:
+        row = box.take(now)
+        if row is not None:
+            tries.append(now)
+            deliver(box, row, now)
+        now += 0.5
+        answer_another(box, now)
+        drops += box.tick(now)
+    assert [(drop.row.key.seq, drop.reason) for drop in drops] == [(1, POISON)]
+    first, second, third = (b - a for a, b in itertools.pairwise(tries))
+    assert first < second < third
+    assert third >= 2 * second
+
+
+def test_a_cloud_that_answers_nothing_poisons_nothing() -> None:
+    box = filled(1, Policy(max_attempts=1))
+    now = 0.0
+    for _ in range(10):
         row = box.take(now)
         assert row is not None
         deliver(box, row, now)
-        waits.append(row.due_at - now)
         now = row.due_at
-        drops += box.tick(now)
-    assert [(drop.row.key.seq, drop.reason) for drop in drops] == [(1, POISON)]
-    assert len(waits) == 3
-    assert waits == sorted(waits)
-    assert waits[-1] > 2 * waits[0]
+        assert box.tick(now) == []
+    assert len(box.rows) == 1
+
+
+def test_samples_that_are_never_answered_do_not_hold_up_the_others() -> None:
+    box = filled(5, now=-50.0)
+    never = taken(box, 0.0)
+    assert seqs(never) == [1, 2, 3, 4]
+    for row in never:
+        deliver(box, row, 0.0)
+    box.tick(never[0].due_at)
+    assert box.in_flight == 0
+    assert seqs(taken(box, never[0].due_at))[0] == 5
 
 
 def test_tries_that_reached_no_subscriber_poison_nothing() -> None:
@@ -356,7 +388,7 @@ class Schedules(RuleBasedStateMachine):
     @invariant()
     def every_row_is_in_flight_or_in_a_queue(self) -> None:
         box = self.box
-        waiting = {id(row) for row in (*box._live, *box._stored)}
+        waiting = {id(row) for row in (*box._live, *box._stored, *(entry[2] for entry in box._later))}
         assert all(row.key in box._flying or id(row) in waiting for row in box.rows.values())
         assert box._flying_bytes == sum(row.size for row in box._flying.values())
 
