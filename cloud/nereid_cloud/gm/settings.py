@@ -16,6 +16,8 @@ from nereid_shared.quantities import duration_s
 
 METRICS_INTERVAL_CLUSTER = "10s"
 METRICS_INTERVAL_LAPTOP = "1s"
+LEASE_CLUSTER_S = 15.0
+LEASE_LAPTOP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +61,15 @@ class Settings:
         if args.ca or args.cert or args.key:
             tls = TlsFiles(ca=args.ca, cert=args.cert, key=args.key)
         interval = METRICS_INTERVAL_LAPTOP if args.kubeconfig is None else METRICS_INTERVAL_CLUSTER
+        lease_s = LEASE_LAPTOP_S if args.kubeconfig is None else LEASE_CLUSTER_S
         return cls(
             state=args.state,
             kubeconfig=args.kubeconfig,
             link=LinkSettings.from_url(args.broker, client_id=f"nereid-gm-{identity}", tls=tls),
             workers_broker=args.workers_broker or args.broker,
-            lease=LeaseSettings(identity=identity, namespace=args.lease_namespace, lease_s=args.lease_seconds),
+            lease=LeaseSettings(
+                identity=identity, namespace=args.lease_namespace, lease_s=args.lease_seconds or lease_s
+            ),
             metrics_interval_s=duration_s(interval) if args.metrics_interval is None else args.metrics_interval,
             node_timeout_s=args.node_timeout,
             delete_timeout_s=args.delete_timeout,
@@ -85,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics-interval", type=_seconds, help="between writes of counters, such as 1s")
     parser.add_argument("--node-timeout", type=_seconds, default=90.0, help="silence after which a node is offline")
     parser.add_argument("--delete-timeout", type=_seconds, default=30.0, help="how long a deletion waits for a node")
-    parser.add_argument("--lease-seconds", type=float, default=15.0, help="after which a silent leader is replaced")
+    parser.add_argument("--lease-seconds", type=float, help="after which a silent leader is replaced")
     parser.add_argument("--lease-namespace", default="default", help="namespace of the Lease")
     parser.add_argument("--identity", default="", help="name in the Lease; must never run twice")
     parser.add_argument("--worker-image", default="", help="image of workers that name none")

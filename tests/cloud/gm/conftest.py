@@ -51,7 +51,9 @@ def gm(cluster: LocalCluster, broker: Mosquitto, tmp_path: Path) -> GmFactory:
     """A factory of GlobalManagers in this process; leaving one stops it in order."""
 
     @contextlib.asynccontextmanager
-    async def leading(*more: str, identity: str = "gm") -> AsyncIterator[asyncio.Task[None]]:
+    async def leading(
+        *more: str, identity: str = "gm", cluster: LocalCluster = cluster
+    ) -> AsyncIterator[asyncio.Task[None]]:
         arguments = ["--state", str(tmp_path), "--broker", broker.url, "--identity", identity]
         settings = Settings.from_args(
             [*arguments, "--lease-seconds", "1", "--metrics-interval", "200ms", "--delete-timeout", "2s", *more]

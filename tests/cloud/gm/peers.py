@@ -50,6 +50,7 @@ class Eyes:
         self._stack = contextlib.AsyncExitStack()
         self._looked = asyncio.Event()
         self.seen_counts: list[int] = []
+        self.writes = 0
 
     async def __aenter__(self) -> Self:
         for informer in self._informers.values():
@@ -107,6 +108,7 @@ class Eyes:
 
     def _changed(self, _key: Key, _former: Object | None, present: Object | None) -> None:
         if present is not None and present["kind"] == JOINT_INFERENCE_SERVICE.kind:
+            self.writes += 1
             metrics = (present.get("status") or {}).get("metrics") or ()
             self.seen_counts += [int(metric["value"]) for metric in metrics if metric["key"] == "seen"]
         self.stir()

@@ -81,6 +81,12 @@ def test_a_model_that_vanishes_does_not_stop_what_runs_but_ready_says_it() -> No
     assert (verdict.phase, verdict.ready, verdict.ready_reason) == ("Running", "False", "ModelNotFound")
 
 
+def test_what_is_missing_is_the_reason_for_waiting() -> None:
+    problems = [Problem(reason="ModelNotFound", message="m")]
+    verdict = judge([worker("pending", reason="NotPlanned")], problems)
+    assert (verdict.phase, verdict.reason, verdict.ready_reason) == ("Pending", "ModelNotFound", "ModelNotFound")
+
+
 def test_transition_times_are_kept_while_the_status_stays() -> None:
     pending = judge([worker("pending", reason="WorkerStarting")], [])
     first = conditions_of(pending, [], generation=1, now="t1")

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.cloud.gm.peers import model
 
 from nereid_cloud.cluster.kinds import MODEL
 from nereid_cloud.cluster.local import DATABASE, LocalCluster
-from nereid_cloud.cluster.port import Object, Ref
+from nereid_cloud.cluster.port import Object, Ref, WatchEvent
 from nereid_cloud.gm.informer import Informer, Key
 
 REF = Ref(kind=MODEL, name="one", namespace="default")
@@ -46,16 +49,30 @@ async def test_the_cache_follows_the_cluster(cluster: LocalCluster) -> None:
         assert [obj["metadata"]["name"] for obj in informer.items()] == ["two"]
 
 
+class LateWatcher(LocalCluster):
+    """A cluster whose watches begin only when the gate opens."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, history=1)
+        self.gate = threading.Event()
+
+    def watch(self, *args: Any, **options: Any) -> Iterator[WatchEvent]:
+        self.gate.wait(10)
+        yield from super().watch(*args, **options)
+
+
 async def test_a_watch_that_is_too_old_is_followed_by_a_new_list(tmp_path: Path) -> None:
-    cluster = LocalCluster(tmp_path / DATABASE, history=1)
+    cluster = LateWatcher(tmp_path / DATABASE)
     cluster.create(model("one"))
     changes = Changes()
     async with Informer(cluster, MODEL, changes) as informer:
         await asyncio.wait_for(informer.wait_synced(), 10)
-        for number in range(300):
-            cluster.patch(REF, {"metadata": {"labels": {"n": str(number)}}})
         cluster.delete(REF)
         cluster.create(model("last"))
+        for number in range(300):
+            ref = Ref(kind=MODEL, name="last", namespace="default")
+            cluster.patch(ref, {"metadata": {"labels": {"n": str(number)}}})
+        cluster.gate.set()
         await changes.until(("last", False, True))
         await changes.until(("one", True, False))
         assert [obj["metadata"]["name"] for obj in informer.items()] == ["last"]

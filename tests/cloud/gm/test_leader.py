@@ -36,8 +36,9 @@ async def test_the_same_holder_leads_at_a_higher_epoch_after_its_restart(cluster
 
 async def test_the_epoch_is_above_what_any_node_has_seen(cluster: LocalCluster) -> None:
     assert await candidate(cluster, "a", seen=41).acquire() == 42
+    assert await candidate(cluster, "a", seen=99).acquire() == 100
     cluster.delete(REF)
-    assert await candidate(cluster, "a", seen=42).acquire() == 43
+    assert await candidate(cluster, "a", seen=100).acquire() == 101
 
 
 async def test_a_follower_waits_while_the_leader_renews(cluster: LocalCluster) -> None:

@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import asyncio
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,11 +10,25 @@ from tests.cloud.gm.peers import Eyes, Kubelet, Lc, add_node, dataset, model, se
 from tests.mosquitto import Mosquitto
 
 from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, LEASE, POD
-from nereid_cloud.cluster.local import LocalCluster
-from nereid_cloud.cluster.port import Ref
+from nereid_cloud.cluster.local import DATABASE, LocalCluster
+from nereid_cloud.cluster.port import Object, Ref
 from nereid_cloud.gm.names import FINALIZER
 from nereid_cloud.gm.pods import task_in
 from nereid_shared.messages import Ledger
+
+
+class GatedCluster(LocalCluster):
+    """A cluster in which patches wait while the gate is shut."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def patch(self, *args: Any, **options: Any) -> Object:
+        self.gate.wait(30)
+        return super().patch(*args, **options)
+
 
 LEASE_REF = Ref(kind=LEASE, name="nereid-gm", namespace="default")
 
@@ -324,3 +341,55 @@ async def test_the_finalizer_is_there_before_the_node_is_told(
         obj = ready_cluster.get(service_ref())
         assert obj["metadata"]["finalizers"] == [FINALIZER]
         assert obj["status"]["heldBy"] == ["edge-0"]
+
+
+async def test_counters_do_not_go_back_while_a_node_has_not_told_its_own_again(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    add_node(ready_cluster, "edge-1", zone="a")
+    async with Lc(broker.url, "edge-0", eyes) as lc:
+        async with gm(), Lc(broker.url, "edge-1", eyes) as other:
+            ready_cluster.create(service(nodeSelector={"zone": "a"}))
+            await eyes.until(lambda: is_running(eyes))
+            lc.ledger, other.ledger = Ledger(seen=5, easy=5), Ledger(seen=4, easy=4)
+            await lc.say_status()
+            await other.say_status()
+            await eyes.until(lambda: eyes.metrics().get("seen") == "9")
+        epoch = lc.documents[-1].epoch
+        async with gm():
+            await eyes.until(lambda: lc.documents[-1].epoch > epoch)
+            lc.ledger = Ledger(seen=6, easy=6)
+            await lc.say_status()
+            await asyncio.wait_for(next_heartbeat(eyes), 20)
+            lc.ledger = Ledger(seen=20, easy=20)
+            await lc.say_status()
+            await eyes.until(lambda: eyes.metrics().get("seen") == "20")
+    assert eyes.seen_counts == sorted(eyes.seen_counts)
+
+
+async def next_heartbeat(eyes: Eyes) -> None:
+    """Wait until the service's status was written once more."""
+    before = eyes.writes
+    await eyes.until(lambda: eyes.writes > before)
+
+
+async def test_no_document_lacks_a_task_whose_reconcile_has_to_wait(
+    gm: GmFactory, cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, tmp_path: Path
+) -> None:
+    add_node(cluster, "edge-0")
+    cluster.create(dataset("z", "edge-0"))
+    async with Lc(broker.url, "edge-0", eyes) as lc:
+        async with gm():
+            await eyes.until(lambda: eyes.condition(DATASET, "z", "Ready")[0] == "True")
+        told, epoch = len(lc.documents), lc.documents[-1].epoch
+        for name in "abcdefgh":
+            cluster.create(dataset(name, "edge-0"))
+        slow = GatedCluster(tmp_path / DATABASE)
+        slow.gate.clear()
+        async with gm(cluster=slow):
+            await eyes.until(lambda: lc.documents[-1].epoch > epoch)
+            assert lc.names == {"z"}
+            slow.gate.set()
+            await eyes.until(lambda: lc.names == set("abcdefghz"))
+        slow.close()
+        assert all("z" in {row.name for row in document.tasks.values()} for document in lc.documents[told:])

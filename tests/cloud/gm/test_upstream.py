@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from nereid_cloud.gm.downstream import Callbacks, Downstream
+from nereid_cloud.gm.observed import Observed
+from nereid_cloud.gm.upstream import Listeners, Upstream
+from nereid_shared import topics
+from nereid_shared.desired import task_hash
+from nereid_shared.errors import MessageInvalid
+from nereid_shared.link import Message
+from nereid_shared.messages import NodeState, TaskRow, TaskStatus
+
+SPEC = {"a": 1}
+ROW = TaskRow(kind="Dataset", namespace="n", name="d", generation=1, hash=task_hash(SPEC, {}), spec=SPEC)
+
+
+class Parts:
+    """An Upstream in front of an unconnected Downstream that gave `edge-0` one task."""
+
+    def __init__(self) -> None:
+        async def raise_epoch(above: int) -> int:
+            return above + 1
+
+        self.told: list[tuple[str, bool]] = []
+        self.observed = Observed(timeout_s=90, clock=lambda: 0.0)
+        callbacks = Callbacks(
+            node_exists=lambda _: True, raise_epoch=raise_epoch, on_report=lambda _node, _report: None
+        )  # fmt: skip
+        downstream = Downstream(cluster="c", identity="gm", epoch=1, callbacks=callbacks)
+        downstream.assign("u", {"edge-0": ROW})
+        self.upstream = Upstream(
+            cluster="c",
+            observed=self.observed,
+            downstream=downstream,
+            listeners=Listeners(
+                on_node=lambda _: None,
+                on_status=lambda uid, urgent: self.told.append((uid, urgent)),
+                on_cloud=lambda _: None,
+                on_duplicate=lambda _: None,
+            ),
+        )
+
+    def hear(self, filter_: str, topic: str, payload: bytes, *, retain: bool = False) -> None:
+        handled = self.upstream.subscriptions()[filter_](Message(topic, payload, retain))
+        assert handled is None
+
+
+@pytest.fixture
+async def parts() -> Parts:
+    return Parts()
+
+
+def status_topic(node: str, *, plural: str = "datasets", name: str = "d") -> str:
+    return topics.STATUS.of(node=node, namespace="n", plural=plural, name=name)
+
+
+def status(number: int = 1, **more: object) -> bytes:
+    body = {"phase": "dataset", "status": "running", "boot": "b", "number": number, "uid": "u", **more}
+    return TaskStatus.model_validate(body).encode()
+
+
+async def test_a_holder_of_the_task_is_believed(parts: Parts) -> None:
+    parts.hear(topics.STATUS.filter(), status_topic("edge-0"), status())
+    assert parts.told == [("u", True)]
+    assert parts.upstream.refused == 0
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        status_topic("edge-1"),
+        status_topic("edge-0", name="other"),
+        status_topic("edge-0", plural="jointinferenceservices"),
+    ],
+)
+async def test_what_is_not_the_senders_to_say_is_refused(parts: Parts, topic: str) -> None:
+    parts.hear(topics.STATUS.filter(), topic, status())
+    assert parts.told == []
+    assert parts.upstream.refused == 1
+    assert all(view.status("u") is None for view in parts.observed.nodes.values())
+
+
+async def test_counters_alone_are_not_urgent(parts: Parts) -> None:
+    parts.hear(topics.STATUS.filter(), status_topic("edge-0"), status(1))
+    parts.hear(topics.STATUS.filter(), status_topic("edge-0"), status(2))
+    parts.hear(topics.STATUS.filter(), status_topic("edge-0"), status(3, status="failed"))
+    assert parts.told == [("u", True), ("u", False), ("u", True)]
+
+
+async def test_the_highest_epoch_of_our_cluster_is_kept(parts: Parts) -> None:
+    for cluster, epoch in (("c", 4), ("other", 9), ("c", 2), ("c", 2**60)):
+        state = NodeState(boot="b", number=epoch, cluster=cluster, epoch=epoch)
+        parts.hear(topics.STATE.filter(), topics.STATE.of(node="edge-0"), state.encode())
+    assert parts.upstream.seen_epoch == 4
+
+
+async def test_an_undecodable_body_is_a_dead_letter(parts: Parts) -> None:
+    with pytest.raises(MessageInvalid):
+        parts.hear(topics.STATE.filter(), topics.STATE.of(node="edge-0"), b"\xff")
+
+
+async def test_every_filter_is_a_named_leaf(parts: Parts) -> None:
+    assert not [filter_ for filter_ in parts.upstream.subscriptions() if "#" in filter_]
