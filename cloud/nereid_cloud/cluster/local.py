@@ -217,7 +217,7 @@ class LocalCluster:
         with self._writing(dry_run=dry_run) as transaction:
             # Parsed for its refusals only: a default is not something that the manager applied.
             self._parsed(kind, obj)
-            config = self._configuration(kind, obj)
+            config = _configuration(kind, obj)
             keys = self._admission.list_keys(kind)
             ref = ref_of(config)
             stored = transaction.find(kind, ref.namespace, ref.name)
@@ -228,18 +228,6 @@ class LocalCluster:
             result, applied = ownership.applied_to(stored.object, config, stored.applied, manager=manager, keys=keys)
             updated = self._admission.updated(kind, self._parsed(kind, result), stored.object)
             return self._store_update(transaction, kind, updated, stored.object, applied)
-
-    def _configuration(self, kind: Kind, obj: Object) -> Object:
-        """Return what a manager applies: not the status."""
-        config: Object = json.loads(json.dumps(obj))
-        if self._admission.has_status(kind):
-            config.pop("status", None)
-        metadata = config["metadata"] = config.get("metadata") or {}
-        metadata.pop("managedFields", None)
-        if not metadata.get("name"):
-            cause = FieldCause(field="metadata.name", message="Required value: name is required")
-            raise Invalid(named(kind, ""), (cause,))
-        return config
 
     def patch(self, ref: Ref, patch: Mapping[str, Any], *, subresource: Literal["", "status"] = "") -> Object:
         """JSON merge patch (RFC 7386) of an object or its status."""
@@ -302,6 +290,17 @@ class LocalCluster:
 def _selected(kind: Kind, labels: str, fields: str) -> Predicate:
     by_label, by_field = label_selector(labels), field_selector(fields, kind.kind)
     return lambda obj: by_label(obj) and by_field(obj)
+
+
+def _configuration(kind: Kind, obj: Object) -> Object:
+    """Return what a manager applies, as a copy."""
+    config: Object = json.loads(json.dumps(obj))
+    metadata = config["metadata"] = config.get("metadata") or {}
+    metadata.pop("managedFields", None)
+    if not metadata.get("name"):
+        cause = FieldCause(field="metadata.name", message="Required value: name is required")
+        raise Invalid(named(kind, ""), (cause,))
+    return config
 
 
 def _place(kind: Kind, namespace: str | None) -> str | None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contract of deletion: finalizers, grace, owners, namespaces."""
 
+import contextlib
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -71,6 +72,14 @@ def test_a_deletion_cannot_be_taken_back(cluster: Cluster, config_map: Make) -> 
     cluster.patch(ref, {"metadata": {"deletionTimestamp": None}})
     assert cluster.get(ref)["metadata"]["deletionTimestamp"]
     cluster.patch(ref, {"metadata": {"finalizers": None}})
+
+
+def test_a_deletion_cannot_be_patched_in(cluster: Cluster, config_map: Make) -> None:
+    ref = ref_of(config_map())
+    # Refused or ignored, as the server's version has it.
+    with contextlib.suppress(Invalid):
+        cluster.patch(ref, {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "data": {"a": "1"}})
+    assert "deletionTimestamp" not in cluster.get(ref)["metadata"]
 
 
 def test_a_pod_on_a_node_waits_for_its_kubelet(cluster: Cluster, pod: Make, node: str) -> None:
@@ -144,6 +153,15 @@ def test_in_the_foreground_the_owner_goes_last(cluster: Cluster, config_map: Mak
     cluster.patch(ref_of(child), {"metadata": {"finalizers": released}})
     eventually(lambda: absent(cluster, ref_of(owner)))
     assert absent(cluster, ref_of(child))
+
+
+def test_in_the_foreground_only_those_that_block_are_waited_for(cluster: Cluster, config_map: Make) -> None:
+    owner = config_map("owner")
+    child = config_map("child", ownerReferences=owned_by(owner), finalizers=[FINALIZER])
+    cluster.delete(ref_of(owner), propagation="Foreground")
+    eventually(lambda: absent(cluster, ref_of(owner)))
+    eventually(lambda: "deletionTimestamp" in cluster.get(ref_of(child))["metadata"])
+    cluster.patch(ref_of(child), {"metadata": {"finalizers": None}})
 
 
 def test_an_owner_with_a_finalizer_keeps_its_children(cluster: Cluster, config_map: Make) -> None:

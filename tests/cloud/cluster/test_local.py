@@ -157,6 +157,14 @@ def test_a_watch_from_a_version_that_was_pruned_is_gone(opened: Open) -> None:
     assert int(first.object["metadata"]["resourceVersion"]) == int(version) + 1
 
 
+def test_a_watch_that_begins_far_behind_catches_up(opened: Open) -> None:
+    cluster = opened()
+    begun = cluster.list(kinds.CONFIG_MAP).resource_version
+    names = [cluster.create(config_map(f"one-{number:04d}"))["metadata"]["name"] for number in range(1100)]
+    events = cluster.watch(kinds.CONFIG_MAP, resource_version=begun, stop=threading.Event(), timeout_s=0.5)
+    assert [event.object["metadata"]["name"] for event in events if event.type == "ADDED"] == names
+
+
 def test_a_watch_from_a_version_that_never_was_is_gone(opened: Open) -> None:
     with pytest.raises(Gone):
         next(opened().watch(kinds.POD, resource_version="999999", stop=threading.Event(), timeout_s=1))
