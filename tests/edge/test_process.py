@@ -4,7 +4,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
 import pytest
@@ -36,7 +36,8 @@ async def start(lab: Lab) -> AsyncIterator[Start]:
     for process in running:
         if process.returncode is None:
             process.kill()
-        await process.communicate()
+        _, said = await process.communicate()
+        sys.stderr.write(said.decode())
 
 
 async def test_sigterm_ends_it_in_order(gm: GmPeer, start: Start) -> None:
@@ -91,6 +92,10 @@ def _reached(seen: list[int], seq: int) -> bool:
     return max(seen, default=0) >= seq
 
 
+def _has_more(tasks: Sequence[object], than: int) -> bool:
+    return len(tasks) > than
+
+
 def _accepted(worker: EdgePeer, seq: int) -> bool:
     return worker.accepted >= seq
 
@@ -112,7 +117,9 @@ async def test_killed_in_the_middle_of_a_stream_it_loses_and_doubles_nothing(
         process.kill()
         await process.wait()
         await sending
+        told = len(worker.tasks)
         process = await start()
+        await worker.until(partial(_has_more, worker.tasks, told))
         await worker.send_until_accepted(cut)
     cloud.answering = True
     async with asyncio.timeout(60):
