@@ -5,7 +5,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from nereid_cloud.cluster.kinds import DATASET
 from nereid_cloud.cluster.port import Cluster, Object
@@ -20,6 +20,8 @@ from nereid_shared.desired import task_hash
 from nereid_shared.messages import TaskRow, TaskStatus
 
 Said = tuple[str, str, str]
+
+_ROUTINE: Final = frozenset({"NotAcknowledged", "NotCounted", "Counting"})
 
 
 class DatasetController:
@@ -103,8 +105,8 @@ class DatasetController:
             self._datasets.written(obj, result)
             self._written_at[metadata["uid"]] = self._clock()
             if before is None or (before.get("status"), before.get("reason")) != said[:2]:
-                kind = "Warning" if said[0] == "False" and said[1] != "NotAcknowledged" else "Normal"
-                await self._recorder.record(obj, "Warning" if kind == "Warning" else "Normal", said[1], said[2])
+                is_routine = said[0] == "True" or said[1] in _ROUTINE
+                await self._recorder.record(obj, "Normal" if is_routine else "Warning", said[1], said[2])
         return HEARTBEAT_S
 
     def _judge(self, uid: str, node: str, generation: int) -> Said:

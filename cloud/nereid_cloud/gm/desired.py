@@ -98,6 +98,9 @@ class NodeDesired:
     _verify_by: float | None = None
     _mismatches: int = 0
     _wanted: tuple[str, ...] = ()
+    _repeat: bool = False
+    _confirmed: dict[str, str] = field(default_factory=dict)
+    _confirmed_at: tuple[int, int] = (0, 0)
     _told: dict[str, TaskRow] = field(default_factory=dict)
     _waiting: list[Output] = field(default_factory=list)
 
@@ -119,6 +122,8 @@ class NodeDesired:
     def on_state(self, state: NodeState, now: float) -> None:
         """Take the node's word on what it has applied."""
         self._known = True
+        if state.cluster != self.cluster or (state.epoch, state.rev) < self._confirmed_at:
+            self._confirmed = {}  # its disk is not the one that acknowledged
         if state.reason == PRUNE_HELD:
             self._report(PRUNE_HELD, state.message)
             return
@@ -142,10 +147,15 @@ class NodeDesired:
         if sync.cluster == self.cluster and self._is_ahead(sync.epoch, sync.rev):
             self._raise_above(sync.epoch)
             return
+        sent = self._sent
+        if sent is not None and not sync.want_specs and self._has(sync, sent):
+            # Not a repair, which would take a new revision: the broker may have lost what the node has applied.
+            self._repeat = True
+            return
         self._due = True
         self._wanted = tuple(sync.want_specs)
-        if sync.want_specs and self._sent is not None:
-            self._sent.answered = True  # it has the document, and cannot use it yet
+        if sync.want_specs and sent is not None:
+            sent.answered = True  # it has the document, and cannot use it yet
 
     def on_document(self, payload: bytes, *, retained: bool) -> None:
         """Take what stands on the node's own topic: our echo, or what somebody else wrote there.
@@ -207,10 +217,8 @@ class NodeDesired:
 
     def is_applied(self, uid: str, hash_: str) -> bool:
         """Whether the node acknowledged a document with this task in this content, and it is still wanted so."""
-        sent, wanted = self._sent, self.tasks.get(uid)
-        if sent is None or not sent.applied or wanted is None or uid not in sent.rows:
-            return False
-        return sent.rows[uid].hash == wanted.hash == hash_
+        wanted = self.tasks.get(uid)
+        return wanted is not None and self._confirmed.get(uid) == wanted.hash == hash_
 
     def is_released(self, uid: str) -> bool:
         """Whether the node acknowledged a document without this task, and nobody wants it back."""
@@ -232,6 +240,8 @@ class NodeDesired:
                 times.append(self._not_before)
             elif sent.at_broker:
                 times.append(max(self._not_before, sent.at + (PACE_S if sent.answered else ACK_TIMEOUT_S)))
+        elif self._repeat and self._sent is not None and self._sent.at_broker:
+            times.append(self._sent.at + PACE_S)
         return min(times, default=None)
 
     def tick(self, now: float) -> Iterator[Output]:
@@ -241,12 +251,16 @@ class NodeDesired:
         if self._verify_by is not None and now >= self._verify_by:
             self._verify_by, self._due = None, True
         at = self.next_at()
-        if self._due and at is not None and now >= at:
+        if at is None or now < at:
+            return
+        if self._due:
             yield from self._publish(now)
+        elif self._repeat and self._sent is not None:
+            yield self._again(self._sent, now)
 
     def _publish(self, now: float) -> Iterator[Output]:
         self._rev += 1
-        self._due = False
+        self._due = self._repeat = False
         rows, told = dict(self.tasks), self._told
         inserted = frozenset(uid for uid, row in rows.items() if uid not in told or told[uid].hash != row.hash)
         digest = digest_of(rows)
@@ -274,9 +288,20 @@ class NodeDesired:
             deleted={uid: row for uid, row in told.items() if uid not in rows},
         )
 
+    def _again(self, sent: _Sent, now: float) -> Publish:
+        self._repeat, sent.at, sent.at_broker = False, now, False
+        return Publish(
+            epoch=self.epoch, rev=sent.rev, payload=sent.payload, rows=sent.rows, inserted=frozenset(), deleted={}
+        )
+
+    def _has(self, sync: Sync, sent: _Sent) -> bool:
+        return (sync.cluster, sync.epoch, sync.rev, sync.digest) == (self.cluster, self.epoch, sent.rev, sent.digest)
+
     def _compare(self, sent: _Sent, state: NodeState, now: float) -> None:
         sent.answered = True
         sent.applied = state.digest == sent.digest
+        self._confirmed_at = (self.epoch, sent.rev)
+        self._confirmed = {uid: row.hash for uid, row in sent.rows.items()} if sent.applied else {}
         if sent.applied:
             self._mismatches, self._not_before = 0, 0.0
             self._report(state.reason, state.message)

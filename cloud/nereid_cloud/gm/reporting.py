@@ -7,7 +7,7 @@ with; never by server-side apply, where two managers would leave two types true.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -36,9 +36,8 @@ from nereid_shared.messages import Ledger
 
 # After a start of ours the nodes are given this time to speak before a service that was Ready is called otherwise.
 SETTLE_S: Final = 10.0
-_ROUTINE: Final = frozenset({
-    "AllWorkersRunning", "WorkersRunning", "WorkersStarting", "WorkerStarting", "NotAcknowledged", "PodNotReady",
-})  # fmt: skip
+# What a kubelet calls a container that has more than its start in front of it.
+_BAD_WAITING: Final = ("Err", "BackOff", "Invalid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +109,7 @@ class ServiceReporter:
         self._services.written(raw, result)
         self._written_at[uid] = now
         if not said_same and not _same_transition(former, wanted["conditions"]):
-            await self._tell(raw, verdict)
+            await self._tell(raw, verdict, report.problems)
         return HEARTBEAT_S
 
     def forget(self, uid: str) -> None:
@@ -155,13 +154,14 @@ class ServiceReporter:
             self._observed.node(node).statuses.pop(raw["metadata"]["uid"], None)
         return result
 
-    async def _tell(self, raw: Object, verdict: Verdict) -> None:
+    async def _tell(self, raw: Object, verdict: Verdict, problems: Sequence[Problem]) -> None:
         if verdict.ready == "True":
             await self._recorder.record(raw, "Normal", "Running", verdict.message)
             return
-        routine = verdict.ready_reason in _ROUTINE and verdict.phase != "Failed"
+        starts = verdict.phase == "Pending" and verdict.status == "True" and verdict.ready_reason == verdict.reason
+        is_routine = starts and not problems and not any(word in verdict.reason for word in _BAD_WAITING)
         await self._recorder.record(
-            raw, "Normal" if routine else "Warning", verdict.ready_reason, verdict.ready_message or verdict.phase
+            raw, "Normal" if is_routine else "Warning", verdict.ready_reason, verdict.ready_message or verdict.phase
         )
 
 

@@ -275,6 +275,38 @@ def test_a_task_is_released_when_a_document_without_it_is_acknowledged() -> None
     assert node.is_released("x")
 
 
+def test_a_node_that_asks_for_what_it_has_gets_it_again_at_the_same_revision() -> None:
+    node = machine("x")
+    first = published(node, 0.0)
+    node.on_state(state(first), 0.1)
+    node.on_sync(Sync(cluster="c", epoch=1, rev=1, digest=digest_of(first.rows)))
+    again = published(node, 1.0)
+    assert (again.rev, again.payload) == (1, first.payload)
+    assert publish(node, 10.0) is None
+    node.on_sync(Sync(cluster="c", epoch=1, rev=1, digest="other"))
+    assert published(node, 20.0).rev == 2
+
+
+def test_a_change_of_one_task_leaves_the_others_acknowledged() -> None:
+    node = machine("x")
+    node.on_state(state(published(node, 0.0)), 0.1)
+    node.set_tasks({"x": row("x"), "y": row("y")})
+    second = published(node, 1.0)
+    assert node.is_applied("x", row("x").hash)
+    assert not node.is_applied("y", row("y").hash)
+    node.on_state(state(second), 1.1)
+    assert node.is_applied("y", row("y").hash)
+    node.set_tasks({"x": row("x", content="b")})
+    assert not node.is_applied("x", row("x", content="b").hash)
+
+
+def test_a_node_that_lost_its_disk_has_acknowledged_nothing() -> None:
+    node = machine("x")
+    node.on_state(state(published(node, 0.0)), 0.1)
+    node.on_state(NodeState(boot="new", number=1), 1.0)
+    assert not node.is_applied("x", row("x").hash)
+
+
 def edge_state(lc: DesiredState, number: int) -> NodeState:
     applied = lc.applied
     return NodeState(
