@@ -179,25 +179,30 @@ def test_a_kind_that_is_not_served_is_not_found(api_server: ApiServer) -> None:
 
 
 @pytest.mark.cluster
-def test_close_ends_a_watch(api_server: ApiServer) -> None:
+@pytest.mark.parametrize("how", ["stop", "close"])
+def test_a_quiet_watch_ends_at_once_with_its_stop_and_with_the_cluster(api_server: ApiServer, how: str) -> None:
     cluster = KubernetesCluster(kubeconfig=api_server.kubeconfig)
-    version = cluster.list(kinds.CONFIG_MAP, namespace="default").resource_version
-    watching = threading.Event()
+    ref = Ref(kind=kinds.NODE, name="never-there")
+    version = cluster.list(ref.kind).resource_version
+    stop, seen = threading.Event(), threading.Event()
 
     def watch() -> None:
-        changes = cluster.watch(
-            kinds.CONFIG_MAP, resource_version=version, stop=threading.Event(), namespace="default", timeout_s=60
-        )
-        watching.set()
-        for _ in changes:
-            pass
+        fields = f"metadata.name={ref.name}"
+        for _ in cluster.watch(ref.kind, resource_version=version, stop=stop, fields=fields, timeout_s=60):
+            seen.set()
 
     thread = threading.Thread(target=watch)
     thread.start()
-    watching.wait()
+    cluster.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": ref.name}})
+    assert seen.wait(10)
     began = time.monotonic()
-    cluster.close()
+    if how == "stop":
+        stop.set()
+    else:
+        cluster.close()
     thread.join(10)
 
     assert not thread.is_alive()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 1
+    with closing(KubernetesCluster(kubeconfig=api_server.kubeconfig)) as other:
+        other.delete(ref)

@@ -153,6 +153,8 @@ def test_the_exit_code_of_what_ended_while_the_podrunner_was_away_is_known(
 def test_what_nobody_saw_ending_is_said_to_be_unknown(cluster: LocalCluster, runner: Runner) -> None:
     cluster.create(pod("a", PATIENT, restartPolicy="Never"))
     seen = until(cluster, ref("a"), lambda obj: running(obj) and annotated(obj))
+    # From here on it writes nothing: a closed pipe will not end it.
+    assert next(cluster.logs(ref("a"), follow=True)) == "here"
 
     os.kill(_shim_of(seen), signal.SIGKILL)
 

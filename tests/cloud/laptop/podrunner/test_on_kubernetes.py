@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The PodRunner as the kubelet of a real API server: scheduler and controllers are Kubernetes' own."""
 
+import asyncio
+import os
 import secrets
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.cloud.laptop.podrunner.runners import (
@@ -18,6 +22,7 @@ from tests.cloud.laptop.podrunner.runners import (
     until_gone,
 )
 from tests.cluster.control_plane import ApiServer
+from tests.proxy import Proxy
 
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.kubernetes import KubernetesCluster
@@ -81,6 +86,36 @@ def test_a_deployments_pod_runs_and_ends(
     assert not alive(pid(pod))
     runner.stop()
     assert not list(runner.pods.iterdir())
+
+
+@pytest.mark.slow
+async def test_what_happens_while_the_api_is_cut_off_is_told_afterwards(
+    kubernetes: KubernetesCluster, api_server: ApiServer, runners: Runners, namespace: str, tmp_path: Path
+) -> None:
+    kubernetes.create(deployment(namespace))
+    async with Proxy(int(api_server.url.rpartition(":")[2])) as proxy:
+        through = tmp_path / "through-the-proxy"
+        through.write_text(api_server.kubeconfig.read_text().replace(api_server.url, f"https://127.0.0.1:{proxy.port}"))
+        runner = runners("--kubeconfig", str(through))
+        while not (pods := kubernetes.list(kinds.POD, namespace=namespace).items):
+            await asyncio.sleep(0.05)
+        ref = Ref(kind=kinds.POD, name=pods[0]["metadata"]["name"], namespace=namespace)
+        seen = await asyncio.to_thread(until, kubernetes, ref, running)
+
+        proxy.silence()
+        proxy.cut()
+        os.kill(pid(seen), signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while not list(runner.pods.glob("*/containers/main/1/started.json")):
+                await asyncio.sleep(0.05)
+            while "report delayed" not in (tmp_path / "podrunner.log").read_text():
+                await asyncio.sleep(0.05)
+        assert container(kubernetes.get(ref))["restartCount"] == 0
+        proxy.resume()
+
+        now = await asyncio.to_thread(until, kubernetes, ref, lambda obj: container(obj)["restartCount"] == 1)
+        assert container(now)["lastState"]["terminated"]["exitCode"] == 137
+        await asyncio.to_thread(runner.stop)
 
 
 def test_a_crash_looping_pod_is_told_as_kubernetes_tells_it(
