@@ -68,7 +68,7 @@ def with_defaults(schema: Schema, value: Any) -> Any:
         result[key] = child if known is None else with_defaults(known, child)
     for key, known in properties.items():
         if key not in result and "default" in known:
-            result[key] = with_defaults(known, json.loads(json.dumps(known["default"])))
+            result[key] = with_defaults(known, known["default"])
     return result
 
 

@@ -105,8 +105,7 @@ class DeploymentController:
         pods: dict[str, list[Object]] = {}
         for pod in self._cluster.list(kinds.POD).items:
             for owner in pod["metadata"].get("ownerReferences") or ():
-                if owner["kind"] == "Deployment":
-                    pods.setdefault(owner["uid"], []).append(pod)
+                pods.setdefault(owner["uid"], []).append(pod)
         for deployment in deployments:
             if "deletionTimestamp" not in deployment["metadata"]:
                 self._reconcile(deployment, pods.get(deployment["metadata"]["uid"], []))

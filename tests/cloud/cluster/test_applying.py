@@ -71,6 +71,19 @@ def test_a_field_that_somebody_else_changed_since_is_no_longer_mine_to_drop(clus
     assert cluster.apply(manifest({"a": "1"}), manager="me")["data"] == {"a": "1", "b": "2"}
 
 
+def test_a_field_that_another_manager_took_over_goes_when_that_one_drops_it(cluster: Cluster, manifest: Make) -> None:
+    cluster.apply(manifest({"a": "1", "b": "1"}), manager="me")
+    cluster.apply(manifest({"b": "2"}), manager="friend")
+    assert cluster.apply(manifest({"c": "1"}), manager="friend")["data"] == {"a": "1", "c": "1"}
+
+
+def test_a_mapping_of_which_nothing_is_left_vanishes(cluster: Cluster, service: Make) -> None:
+    manifest = service()
+    manifest["spec"]["edgeWorker"]["dataset"] = {"name": "digits"}
+    cluster.apply(manifest, manager="me")
+    assert "dataset" not in cluster.apply(service(), manager="me")["spec"]["edgeWorker"]
+
+
 def test_applying_the_same_again_changes_nothing(cluster: Cluster, dataset: Make) -> None:
     first = cluster.apply(dataset(), manager="me")
     second = cluster.apply(dataset(), manager="me")

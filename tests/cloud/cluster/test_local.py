@@ -122,9 +122,12 @@ def test_processes_that_write_at_once_all_succeed_and_a_watch_sees_every_object_
 def test_a_write_of_another_process_wakes_a_watch_within_a_moment(opened: Open) -> None:
     writing, reading = opened(), opened()
     watch = Watching(reading, kinds.CONFIG_MAP, resource_version=reading.list(kinds.CONFIG_MAP).resource_version)
-    begun = time.monotonic()
     writing.create(config_map("one"))
     watch.expect(("ADDED", "one"))
+    # The watch is at rest now: only the file can tell it of the next.
+    begun = time.monotonic()
+    writing.create(config_map("two"))
+    watch.expect(("ADDED", "one"), ("ADDED", "two"))
     assert time.monotonic() - begun < 0.5
     watch.close()
 

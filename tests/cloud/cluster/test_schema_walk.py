@@ -88,3 +88,10 @@ def test_keyed_lists_and_sets_of_a_schema_are_applied_item_by_item() -> None:
     assert both == {"items": [{"id": "a"}, {"id": "b"}, {"id": "c"}], "tags": ["x", "y"]}
     left, _ = applied_to(both, {"items": [{"id": "b"}]}, owned, manager="me", keys=keys)
     assert left == {"items": [{"id": "b"}, {"id": "c"}], "tags": ["x", "y"]}
+
+
+def test_a_value_that_becomes_a_mapping_keeps_what_is_in_it() -> None:
+    keys = schema_list_keys(SCHEMA)
+    first, owned = applied_to({}, {"free": {"a": "text", "b": "text"}}, {}, manager="me", keys=keys)
+    second, _ = applied_to(first, {"free": {"a": {"deep": 1}}}, owned, manager="me", keys=keys)
+    assert second == {"free": {"a": {"deep": 1}}}

@@ -31,6 +31,7 @@ REFUSED = [
     ("edgeWorker.name", 7, "spec.edgeWorker.name", r'must be of type string: "integer"'),
     ("edgeWorker.name", None, "spec.edgeWorker.name", "Required value"),
     ("edgeWorker.name", "Not_DNS", "spec.edgeWorker.name", r"spec\.edgeWorker\.name in body should match '\^"),
+    ("edgeWorker.name", "edge\n", "spec.edgeWorker.name", r"should match '\^"),
     ("edgeWorker", "text", "spec.edgeWorker", r'must be of type object: "string"'),
     (
         "edgeWorker.workerSpec.parameters",

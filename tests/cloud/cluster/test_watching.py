@@ -84,8 +84,8 @@ def test_a_watch_ends_soon_after_its_stop(cluster: Cluster, config_map: Make, na
     thread = threading.Thread(target=watch)
     thread.start()
     stop.set()
-    assert ended.wait(5)
-    thread.join(5)
+    assert ended.wait(10)
+    thread.join(10)
 
 
 def test_a_quiet_watch_ends_at_its_time_out(cluster: Cluster, config_map: Make, namespace: str) -> None:

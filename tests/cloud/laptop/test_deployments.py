@@ -116,6 +116,18 @@ def test_a_turn_with_nothing_to_do_writes_nothing(cluster: LocalCluster, create:
     assert cluster.list(kinds.POD).resource_version == before
 
 
+def test_a_share_that_rounds_to_none_still_rolls(cluster: LocalCluster, create: Create) -> None:
+    deployment = create(strategy={"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "25%"}})
+    controller = DeploymentController(cluster)
+    controller.reconcile()
+    make_ready(cluster, pods(cluster)[0])
+    template = {"spec": {"containers": [{"name": "main", "image": "i:2"}]}}
+    cluster.patch(ref_of(deployment), {"spec": {"template": template}})
+    controller.reconcile()
+    controller.reconcile()
+    assert [found["spec"]["containers"][0]["image"] for found in pods(cluster)] == ["i:2"]
+
+
 def test_recreate_ends_all_before_it_begins_anew(cluster: LocalCluster, create: Create) -> None:
     deployment = create(strategy={"type": "Recreate"})
     controller = DeploymentController(cluster)
