@@ -16,6 +16,7 @@ from nereid_cloud.gm.holding import Holding, held_by, ref_in
 from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.plan import is_ready
+from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
 from nereid_shared.desired import task_hash
 from nereid_shared.messages import TaskRow, TaskStatus
 
@@ -37,6 +38,7 @@ class DatasetController:
         downstream: Downstream,
         observed: Observed,
         recorder: Recorder,
+        settle_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster, self._datasets, self._nodes, self._holding = cluster, datasets, nodes, holding
@@ -44,6 +46,7 @@ class DatasetController:
         self._clock = clock
         self._uids: dict[Key, str] = {}
         self._written_at: dict[str, float] = {}
+        self._settling = Settling(clock, settle_s=settle_s)
 
     def prime(self) -> None:
         """Assign what nodes hold on record, without any write."""
@@ -60,6 +63,7 @@ class DatasetController:
             self._downstream.assign(former, {})
             self._observed.forget_task(former)
             self._written_at.pop(former, None)
+            self._settling.forget(former)
             del self._uids[key]
         if obj is None:
             return None
@@ -87,6 +91,9 @@ class DatasetController:
         said = self._judge(metadata["uid"], node, generation)
         former = status.get("conditions") or []
         before = next((c for c in former if c.get("type") == "Ready"), None)
+        was_ready = before is not None and before.get("status") == "True"
+        if self._settling.waits(metadata["uid"], was_ready=was_ready, is_ready=said[0] == "True"):
+            return SETTLING_LOOK_S
         conditions = [condition("Ready", *said, before, generation=generation, now=now)]
         wanted: dict[str, Any] = {
             "observedGeneration": generation,

@@ -138,6 +138,7 @@ class Leadership:
                 observed=self.observed,
                 recorder=self._recorder,
                 interval_s=settings.metrics_interval_s,
+                settle_s=settings.settle_s,
             ),
             downstream=self.downstream,
             observed=self.observed,
@@ -151,6 +152,7 @@ class Leadership:
             downstream=self.downstream,
             observed=self.observed,
             recorder=self._recorder,
+            settle_s=settings.settle_s,
         )
 
     def _holding(self, objects: Informer) -> Holding:

@@ -31,11 +31,10 @@ from nereid_cloud.gm.holding import held_by, ref_in
 from nereid_cloud.gm.informer import Informer
 from nereid_cloud.gm.names import RETIRED_ANNOTATION
 from nereid_cloud.gm.observed import Observed
+from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
 from nereid_shared.messages import Ledger
 
-# After a start of ours the nodes are given this time to speak before a service that was Ready is called otherwise.
-SETTLE_S: Final = 10.0
 # What a kubelet calls a container that has more than its start in front of it.
 _BAD_WAITING: Final = ("Err", "BackOff", "Invalid")
 
@@ -71,13 +70,12 @@ class ServiceReporter:
         observed: Observed,
         recorder: Recorder,
         interval_s: float,
-        settle_s: float = SETTLE_S,
+        settle_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster, self._services, self._observed, self._recorder = cluster, services, observed, recorder
         self._interval_s, self._clock = interval_s, clock
-        self._settled_at = clock() + settle_s
-        self._seen_ready: set[str] = set()
+        self._settling = Settling(clock, settle_s=settle_s)
         self._written_at: dict[str, float] = {}
 
     async def report(self, raw: Object, report: Report) -> float:
@@ -86,10 +84,9 @@ class ServiceReporter:
         now, uid, status = self._clock(), raw["metadata"]["uid"], raw.get("status") or {}
         former = status.get("conditions") or []
         verdict = judge(report.workers, report.problems, former=phase_shown(former))
-        if verdict.ready == "True":
-            self._seen_ready.add(uid)
-        elif now < self._settled_at and uid not in self._seen_ready and _is_ready(former) and not report.problems:
-            return 0.5
+        is_ready = verdict.ready == "True" or bool(report.problems)
+        if self._settling.waits(uid, was_ready=_is_ready(former), is_ready=is_ready):
+            return SETTLING_LOOK_S
         wanted = self._wanted(raw, report, verdict)
         changed = {key: value for key, value in wanted.items() if status.get(key) != value}
         said_same = is_same(former, wanted["conditions"])
@@ -115,7 +112,7 @@ class ServiceReporter:
     def forget(self, uid: str) -> None:
         """Drop what is remembered of a service that is no more."""
         self._written_at.pop(uid, None)
-        self._seen_ready.discard(uid)
+        self._settling.forget(uid)
 
     def _wanted(self, raw: Object, report: Report, verdict: Verdict) -> dict[str, Any]:
         status = raw.get("status") or {}

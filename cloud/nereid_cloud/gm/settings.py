@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from nereid_cloud.gm.leader import LeaseSettings
+from nereid_cloud.gm.settling import SETTLE_S
 from nereid_shared.link import LinkSettings, TlsFiles
 from nereid_shared.quantities import duration_s
 
@@ -33,6 +34,7 @@ class Settings:
         metrics_interval_s: seconds between two writes of a service's counters, at least.
         node_timeout_s: silence after which a LocalController counts as offline: three of its heartbeats.
         delete_timeout_s: how long a deletion waits for a node that is there and does not answer.
+        settle_s: patience with nodes' first words after a start.
         worker_image: image of workers that name none.
         json_logs: one JSON object a line instead of text.
     """
@@ -45,6 +47,7 @@ class Settings:
     metrics_interval_s: float
     node_timeout_s: float = 90.0
     delete_timeout_s: float = 30.0
+    settle_s: float = SETTLE_S
     worker_image: str = ""
     json_logs: bool = False
 

@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -52,12 +53,13 @@ def gm(cluster: LocalCluster, broker: Mosquitto, tmp_path: Path) -> GmFactory:
 
     @contextlib.asynccontextmanager
     async def leading(
-        *more: str, identity: str = "gm", cluster: LocalCluster = cluster
+        *more: str, identity: str = "gm", cluster: LocalCluster = cluster, settle_s: float = 10.0
     ) -> AsyncIterator[asyncio.Task[None]]:
         arguments = ["--state", str(tmp_path), "--broker", broker.url, "--identity", identity]
         settings = Settings.from_args(
             [*arguments, "--lease-seconds", "1", "--metrics-interval", "200ms", "--delete-timeout", "2s", *more]
         )
+        settings = dataclasses.replace(settings, settle_s=settle_s)
         stop = asyncio.Event()
         task = asyncio.create_task(run(settings, cluster, stop=stop))
         try:

@@ -3,6 +3,7 @@ import itertools
 import random
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -498,8 +499,8 @@ class BothSides(RuleBasedStateMachine):
             self.node.on_state(message, self.now)
 
 
-TestBothSides = BothSides.TestCase
-TestBothSides.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestBothSides = pytest.mark.slow(BothSides.TestCase)
+BothSides.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("12")), max_size=8))

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from tests.cloud.gm.conftest import GmFactory
 from tests.cloud.gm.peers import Eyes, Kubelet, Lc, add_node, dataset, service, service_ref
 from tests.cloud.gm.test_manager import is_running
@@ -59,6 +60,7 @@ def holder(cluster: LocalCluster) -> str:
     return str(cluster.get(Ref(kind=LEASE, name="nereid-gm", namespace="default"))["spec"]["holderIdentity"])
 
 
+@pytest.mark.slow
 async def test_a_killed_gm_is_followed_by_another_at_a_higher_epoch(
     tmp_path: Path, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
 ) -> None:
@@ -142,6 +144,7 @@ async def test_a_document_of_a_higher_epoch_makes_the_leader_lead_above_it(
         await eyes.until(lambda: lc.names == {"pictures"})
 
 
+@pytest.mark.slow
 async def test_a_broker_that_lost_its_store_is_filled_again(
     gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes
 ) -> None:

@@ -41,6 +41,7 @@ async def test_the_epoch_is_above_what_any_node_has_seen(cluster: LocalCluster) 
     assert await candidate(cluster, "a", seen=100).acquire() == 101
 
 
+@pytest.mark.slow
 async def test_a_follower_waits_while_the_leader_renews(cluster: LocalCluster) -> None:
     leader, follower = candidate(cluster, "a"), candidate(cluster, "b")
     await leader.acquire()

@@ -155,6 +155,7 @@ async def test_a_deleted_service_goes_when_the_node_let_go(
         await eyes.until(lambda: "default/jointinferenceservices/digits/delete" in lc.events)
 
 
+@pytest.mark.slow
 async def test_a_deletion_does_not_hang_on_a_node_that_does_not_answer(
     gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
 ) -> None:
@@ -269,6 +270,29 @@ async def test_the_share_group_outlives_the_gm_and_its_edits(
     assert first.group == second.group != ""
 
 
+async def test_a_restart_does_not_call_a_ready_service_otherwise(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    ready_cluster.create(dataset("pictures", "edge-0"))
+    ready_cluster.create(service())
+    async with Lc(broker.url, "edge-0", eyes) as lc:
+        async with gm():
+            await eyes.until(lambda: is_running(eyes) and eyes.condition(DATASET, "pictures", "Ready")[0] == "True")
+        epoch, since = lc.documents[-1].epoch, (transitions(eyes), len(eyes.reasons()))
+        async with gm():
+            await eyes.until(lambda: lc.documents[-1].epoch > epoch)
+            lc.ledger = Ledger(seen=1, easy=1)
+            await lc.say_status(samples=8)
+            await eyes.until(lambda: eyes.metrics().get("seen") == "1")
+            await eyes.until(lambda: (eyes.get(DATASET, "pictures") or {})["status"]["numberOfSamples"] == 8)
+        assert (transitions(eyes), len(eyes.reasons())) == since
+
+
+def transitions(eyes: Eyes) -> list[str]:
+    objects = [eyes.get(DATASET, "pictures") or {}, eyes.get(JOINT_INFERENCE_SERVICE, "digits") or {}]
+    return [c["lastTransitionTime"] for obj in objects for c in obj["status"]["conditions"]]
+
+
 async def test_a_broken_spec_change_leaves_the_running_task_alone(
     gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
 ) -> None:
@@ -356,7 +380,7 @@ async def test_counters_do_not_go_back_while_a_node_has_not_told_its_own_again(
             await other.say_status()
             await eyes.until(lambda: eyes.metrics().get("seen") == "9")
         epoch = lc.documents[-1].epoch
-        async with gm():
+        async with gm(settle_s=0.5):
             await eyes.until(lambda: lc.documents[-1].epoch > epoch)
             lc.ledger = Ledger(seen=6, easy=6)
             await lc.say_status()
