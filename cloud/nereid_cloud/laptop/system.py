@@ -26,6 +26,9 @@ CLOUD_NODE: Final = "cloud"
 EDGE_LABEL: Final = "node-role.kubernetes.io/edge"
 HOST_ROOT: Final = "/var/lib/nereid"
 BROKER_ANNOTATION: Final = "nereid.io/edge-broker"
+RESTART_BACKOFF_S: Final = "0.5"
+"""First delay before a container restarts; a kubelet's 10 s would try the patience of whoever mends a script."""
+
 MOSQUITTO_MEND: Final = "Install it, for instance: apt-get install mosquitto mosquitto-clients"
 
 
@@ -170,7 +173,7 @@ class System:
     def _podrunner(self, node: str) -> Program:
         argv = [
             sys.executable, "-m", "nereid_cloud.laptop.podrunner", "--node", node, "--state", str(self.state),
-            "--host-root", f"{HOST_ROOT}={self.node_state(node)}",
+            "--host-root", f"{HOST_ROOT}={self.node_state(node)}", "--backoff", RESTART_BACKOFF_S,
         ]  # fmt: skip
         if node != CLOUD_NODE:
             argv += ["--labels", f"{EDGE_LABEL}=", "--annotations", f"{BROKER_ANNOTATION}={self.edge_broker(node)}"]
