@@ -28,7 +28,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "wait": "nereid_cloud.cli.wait:wait",
         "events": "nereid_cloud.cli.events:events",
         "demo": "nereid_cloud.cli.demo:demo",
-    "new": "nereid_cloud.cli.new:new",
+        "new": "nereid_cloud.cli.new:new",
         "up": "nereid_cloud.cli.up:up",
         "down": "nereid_cloud.cli.up:down",
         "link": "nereid_cloud.cli.up:link",
