@@ -60,6 +60,32 @@ def test_without_progress_it_goes_back_ever_more_slowly() -> None:
     assert waits[-1] == RETRY_MAX_S
 
 
+def test_where_nobody_subscribes_it_waits_and_then_probes_with_one() -> None:
+    sender = Sender()
+    generation = sender.connected(0.0)
+    for seq in (1, 2, 3):
+        sender.published(seq, 0.0)
+    for _ in range(3):
+        sender.acknowledged(generation, nobody=True)
+    assert not sender.may_send()
+    sender.on_timer(1.0)
+    assert (sender.sent, sender.may_send()) == (0, True)
+    sender.published(1, 1.0)
+    sender.acknowledged(generation, nobody=True)
+    assert not sender.may_send(), "one sample at a time while nobody accepts"
+    sender.on_accepted(1, 1.5)
+    assert sender.may_send()
+
+
+def test_a_sign_of_life_ends_the_probing() -> None:
+    sender = Sender()
+    generation = sender.connected(0.0)
+    sender.published(1, 0.0)
+    sender.acknowledged(generation, nobody=True)
+    sender.peer_is_back(0.1)
+    assert (sender.sent, sender.may_send(), sender.probing) == (0, True, False)
+
+
 @given(st.lists(st.sampled_from(["deliver", "lose", "reconnect", "tick"]), max_size=200), st.integers(1, 40))
 def test_every_sample_is_accepted_in_order_whatever_is_lost(schedule: list[str], total: int) -> None:
     sender, now, committed = Sender(), 0.0, 0

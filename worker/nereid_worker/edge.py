@@ -215,6 +215,14 @@ class JointInference:
 
     def collect(self, timeout_s: float) -> None:
         """Take in results, waiting at most `timeout_s` for the first, and end the waits whose deadline has passed."""
+        if timeout_s > 0 or not self._results.empty():
+            self._take_in(timeout_s)
+        if self._waiting:
+            now = time.monotonic()
+            for asked in self._waiting.expired(now):
+                self._degrade(asked, now)
+
+    def _take_in(self, timeout_s: float) -> None:
         try:
             taken = self._results.get_nowait() if timeout_s <= 0 else self._results.get(timeout=timeout_s)
             while True:
@@ -223,9 +231,6 @@ class JointInference:
                 taken = self._results.get_nowait()
         except queue.Empty:
             pass
-        now = time.monotonic()
-        for asked in self._waiting.expired(now):
-            self._degrade(asked, now)
 
     def look_after(self) -> None:
         """Take in results for a while; raises where the service is told to end."""

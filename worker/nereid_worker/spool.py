@@ -5,12 +5,16 @@ The broker's acknowledgement is not the LocalController's, so the worker keeps e
 The ring lives in the page cache: it survives SIGKILL of the worker, and costs one copy of the bytes.
 
 Layout: a header with the positions of the oldest and the next record (they only grow; the offset is the position modulo
-the capacity), then records of (sequence number, length, body). A record is written before the header names it.
+the capacity), then records of (sequence number, length, check, body). A record is written before the header names it;
+its check covers its position, so that what an earlier lap left behind is never taken for a record. An empty ring goes
+on at its beginning: where samples are accepted as fast as they come, a few pages that stay warm carry them all.
 """
 
 import mmap
 import os
 import struct
+import threading
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +23,13 @@ from typing import Final, Self
 DEFAULT_BYTES: Final = 32 * 1024 * 1024
 
 _HEAD: Final = struct.Struct("<8sQQQ")  # magic, capacity, oldest, next
-_MAGIC: Final = b"NEREIDS1"
+_MAGIC: Final = b"NEREIDS2"
 _OLDEST: Final = 16
 _NEXT: Final = 24
 _U64: Final = struct.Struct("<Q")
 _RECORD: Final = struct.Struct("<QII")  # seq, length, check
+_CHECKED: Final = struct.Struct("<QIQ")  # seq, length, position
 _FIRST: Final = 64
-_CHECK: Final = 0x5EA1ED
 
 
 class Spool:
@@ -48,13 +52,14 @@ class Spool:
         self.capacity: int = capacity
         self._oldest: int = oldest
         self._next: int = following
+        self._lock = threading.Lock()
         self._index: deque[tuple[int, int, int]] = deque(self._scan())
 
     def _scan(self) -> Iterator[tuple[int, int, int]]:
         at = self._oldest
         while at < self._next:
             seq, length, check = _RECORD.unpack(self._copy(at, _RECORD.size))
-            if check != _CHECK ^ (length & 0xFFFFFF) or at + _RECORD.size + length > self._next:
+            if check != _check(seq, length, at) or at + _RECORD.size + length > self._next:
                 # A torn ring can only come from a power cut; what follows is not ours to guess.
                 self._next = at
                 _U64.pack_into(self._map, _NEXT, at)
@@ -66,13 +71,26 @@ class Spool:
         """Keep a sample; False where it does not fit until others are released."""
         if not self.has_room(len(body)):
             return False
-        at = self._next
-        self._store(at, _RECORD.pack(seq, len(body), _CHECK ^ (len(body) & 0xFFFFFF)))
+        if not self._index:
+            self._start_over()
+        at, length = self._next, len(body)
+        self._store(at, _RECORD.pack(seq, length, _check(seq, length, at)))
         self._store(at + _RECORD.size, body)
-        self._next = at + _RECORD.size + len(body)
-        _U64.pack_into(self._map, _NEXT, self._next)
-        self._index.append((seq, at, len(body)))
+        with self._lock:
+            self._next = at + _RECORD.size + length
+            _U64.pack_into(self._map, _NEXT, self._next)
+            self._index.append((seq, at, length))
         return True
+
+    def _start_over(self) -> None:
+        """Move the ends of an empty ring to its beginning."""
+        with self._lock:
+            beginning = -(-self._next // self.capacity) * self.capacity
+            # `next` first: between the two the ring is not empty but torn, which reads as empty.
+            self._next = beginning
+            _U64.pack_into(self._map, _NEXT, beginning)
+            self._oldest = beginning
+            _U64.pack_into(self._map, _OLDEST, beginning)
 
     def drop_after(self, seq: int) -> None:
         """Forget records above `seq`: written, but never counted, because a kill came between."""
@@ -83,12 +101,13 @@ class Spool:
     def release(self, seq: int) -> int:
         """Forget the records up to and including `seq`; return how many they were."""
         released = 0
-        while self._index and self._index[0][0] <= seq:
-            _, at, length = self._index.popleft()
-            self._oldest = at + _RECORD.size + length
-            released += 1
-        if released:
-            _U64.pack_into(self._map, _OLDEST, self._oldest)
+        with self._lock:
+            while self._index and self._index[0][0] <= seq:
+                _, at, length = self._index.popleft()
+                self._oldest = at + _RECORD.size + length
+                released += 1
+            if released:
+                _U64.pack_into(self._map, _OLDEST, self._oldest)
         return released
 
     def after(self, seq: int) -> tuple[int, bytes] | None:
@@ -143,3 +162,7 @@ class Spool:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _check(seq: int, length: int, at: int) -> int:
+    return zlib.crc32(_CHECKED.pack(seq, length, at))

@@ -84,6 +84,10 @@ class Waiting:
         self._late: OrderedDict[int, Asked] = OrderedDict()
         self._done: OrderedDict[int, None] = OrderedDict()
 
+    def __bool__(self) -> bool:
+        """Whether there is a deadline to look at."""
+        return bool(self._deadlines)
+
     def ask(self, seq: int, asked: Asked) -> None:
         """Note that a sample is on its way."""
         asked.inbox.awaited += 1

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker's script: short segments of the bare loop and of joint inference in turn, over the same frames."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import overload
+
+from nereid_worker import Answer, JointInference
+from nereid_worker.litert import back_end
+
+service = JointInference.from_task()
+segment, rounds = int(service.parameters["segment"]), int(service.parameters["rounds"])
+frames = [path.read_bytes() for path in sorted(Path(service.parameters["frames"]).glob("*.jpg"))]
+model = service.classifier
+bare = back_end()(model_content=model.path.read_bytes(), num_threads=1)
+bare.allocate_tensors()
+given, answer = bare.get_input_details()[0]["index"], bare.get_output_details()[0]["index"]
+
+
+class Endless(Sequence[bytes]):
+    """The frames over and over, as a sequence: read in the caller's thread, as files are."""
+
+    def __len__(self) -> int:
+        """Return more than anybody reads."""
+        return 1 << 40
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Endless": ...
+    def __getitem__(self, index: int | slice) -> "bytes | Endless":
+        """Return one frame."""
+        assert isinstance(index, int)
+        return frames[index % len(frames)]
+
+
+edge: list[Answer] = []
+stream, source = service.stream(Endless(), on_edge=edge.append), cycle(frames)
+
+
+def joint_segment() -> None:
+    """Take answers until as many samples as a segment has were seen."""
+    end = len(edge) + segment
+    while len(edge) < end:
+        next(stream)
+
+
+def bare_segment() -> None:
+    """Preprocess (with the decoder's buffer kept, as the SDK does), run, take the best class."""
+    for frame in islice(source, segment):
+        bare.set_tensor(given, model.preprocessor.one(frame))
+        bare.invoke()
+        bare.get_tensor(answer)[0].argmax()
+
+
+def timed(work: Callable[[], None]) -> tuple[float, float]:
+    """Return wall and CPU time of a segment, all threads of this process included."""
+    began, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - began, time.process_time() - cpu
+
+
+pairs = []
+for number in range(-2, rounds):
+    if number % 2:
+        joint, alone = timed(joint_segment), timed(bare_segment)
+    else:
+        alone, joint = timed(bare_segment), timed(joint_segment)
+    if number >= 0:
+        pairs.append({"bare_s": alone[0], "bare_cpu_s": alone[1], "joint_s": joint[0], "joint_cpu_s": joint[1]})
+rss_kb = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line)
+out = Path(service.parameters["out"])
+out.with_suffix(".part").write_text(
+    json.dumps(
+        {"pairs": pairs, "seen": len(edge), "hard": sum(one.is_hard for one in edge), "rss_mb": int(rss_kb) / 1024}
+    )
+)
+out.with_suffix(".part").replace(out)
+stream.close()

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``builtin:classify`` on the shipped digits, end to end: both shipped models, a real broker, a real worker process."""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.mosquitto import Mosquitto
+from tests.worker.lc_peer import LcPeer
+from tests.worker.scenes import Worker, dataset_of, make_task, running
+
+from nereid_shared.errors import UserError
+from nereid_shared.messages import RuleRef
+from nereid_shared.samples import Result, Sample
+from nereid_worker.builtin import interval_s
+from nereid_worker.classifier import Classifier
+from nereid_worker.cloud_answers import answer
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+
+
+@pytest.mark.parametrize("fps", ["0", "-1", "many", "nan", "1e7"])
+def test_a_pace_that_is_none_is_refused(fps: str) -> None:
+    with pytest.raises(UserError, match="frames per second"):
+        interval_s({"fps": fps})
+
+
+def test_the_pace_is_one_over_fps() -> None:
+    assert (interval_s({}), interval_s({"fps": "25"})) == (0.0, 0.04)
+
+
+@pytest.mark.slow
+def test_the_digits_are_classified_together(tmp_path: Path, broker: Mosquitto) -> None:
+    with tarfile.open(DIGITS / "digits.tar.gz") as archive:
+        archive.extractall(tmp_path / "data", filter="data")
+    big = Classifier.load(DIGITS / "models" / "big")
+
+    def big_model(sample: Sample) -> Iterator[tuple[float, Result]]:
+        yield 0.0, answer([sample], big.predict_batch, model=big.digest, labels=big.labels)[0]
+
+    (index,) = (tmp_path / "data").rglob("index.csv")
+    task = make_task(
+        DIGITS / "models" / "little" / "little.tflite", dataset=dataset_of(index),
+        rule=RuleRef(name="Margin", parameters={"threshold": "0.4"}, budget="0.2"),
+    )  # fmt: skip
+    with (
+        LcPeer(broker.url, task=task, behaviour=big_model) as peer,
+        running(Worker(broker.url, tmp_path / "state")) as worker,
+    ):
+        info = peer.wait_status("completed", timeout_s=60)
+        events = worker.answers()
+    ledger = info.ledger
+    assert ledger is not None
+    edge = {e["key"]: e for e in events if e["event"] == "edge"}
+    answers = {e["key"]: e for e in events if e["event"] == "answer"}
+    assert ledger.seen == ledger.easy + ledger.hard == len(edge) == 1530
+    assert ledger.hard == len(answers) == len(peer.samples)
+    assert 0.18 < ledger.hard / ledger.seen < 0.22
+    assert {e["cloud_label"] is not None for e in answers.values()} == {True}
+    rows = (DIGITS / "labels.csv").read_text().splitlines()[1:]
+    truth = {path: label for path, label, _ in (row.split(",") for row in rows)}
+    alone = sum(e["label"] == truth[str(key)] for key, e in edge.items()) / 1530
+    joint = sum(answers.get(key, e)["label"] == truth[str(key)] for key, e in edge.items()) / 1530
+    assert joint > alone + 0.04, json.dumps({"alone": alone, "joint": joint})
