@@ -152,7 +152,8 @@ class ServiceController:
     ) -> Report:
         uid = service.metadata.uid
         held = self._holding.still_held_by(raw, wanted=wanted.rows)
-        workers = [self._edge_worker(uid, node, wanted) for node in planned.nodes]
+        pods = {pod["metadata"]["name"]: pod for pod in self._placement.pods_of(uid, "edge")}
+        workers = [self._edge_worker(uid, node, wanted, pods) for node in planned.nodes]
         if task is not None or planned.parts is not None:
             workers += self._cloud_workers(service, task)
         statuses = {name: view.status(uid) for name, view in self._observed.nodes.items()}
@@ -163,18 +164,17 @@ class ServiceController:
             ledgers={n: s.ledger for n, s in statuses.items() if s is not None and s.ledger is not None},
         )
 
-    def _edge_worker(self, uid: str, node: str, wanted: Wanted) -> WorkerObservation:
+    def _edge_worker(self, uid: str, node: str, wanted: Wanted, pods: Mapping[str, Object]) -> WorkerObservation:
         view = self._observed.node(node)
         row = wanted.rows.get(node)
-        name = wanted.pods[node]["metadata"]["name"] if node in wanted.pods else (row.refs.get("worker") if row else "")
-        pods = (pod for pod in self._placement.pods_of(uid, "edge") if pod["metadata"]["name"] == name)
+        name = str(row.refs.get("worker", "")) if row is not None else ""
         return edge_worker(
             EdgeEvidence(
                 node=node,
                 node_ready=is_ready(self._caches.nodes.get("", node)),
                 observable=self._observed.is_observable(node),
                 row=row,
-                pod=next(pods, None),
+                pod=pods.get(name),
                 applied=self._downstream.is_applied(node, uid),
                 trouble=self._downstream.trouble(node),
                 state=view.task(uid),

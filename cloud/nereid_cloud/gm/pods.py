@@ -167,8 +167,12 @@ def owner_of(raw: Object) -> dict[str, Any]:
 
 def task_in(deployment: Object) -> Task | None:
     """Return the task that a Deployment carries."""
-    containers = deployment["spec"]["template"]["spec"]["containers"]
-    for entry in containers[0].get("env") or ():
+    return task_of(deployment["spec"]["template"]["spec"])
+
+
+def task_of(pod_spec: Mapping[str, Any]) -> Task | None:
+    """Return the task that a cloud worker's Pod carries."""
+    for entry in pod_spec["containers"][0].get("env") or ():
         if entry.get("name") == "NEREID_TASK":
             return Task.decode(entry["value"].encode(), max_bytes=1 << 20)
     return None

@@ -75,7 +75,8 @@ class Upstream:
         node = _levels(topics.NODE_ALIVE, message)["node"]
         alive = _body(NodeAlive, topics.NODE_ALIVE, message)
         if self._observed.node(node).on_alive(alive, retained=message.retain, now=self._observed.clock()):
-            self._heard(node)
+            self._listeners.on_node(node)
+            self._warn_of_duplicate(node)
 
     def _on_state(self, message: Message) -> None:
         if not message.payload:
@@ -84,9 +85,14 @@ class Upstream:
         state = _body(NodeState, topics.STATE, message)
         if state.cluster == self._cluster and self.seen_epoch < state.epoch < MAX_EPOCH:
             self.seen_epoch = state.epoch
-        if self._observed.node(node).on_state(state, retained=message.retain, now=self._observed.clock()):
+        view = self._observed.node(node)
+        former, was_observable = (view.state, view.tasks), self._observed.is_observable(node)
+        if view.on_state(state, retained=message.retain, now=self._observed.clock()):
             self._downstream.on_state(node, state)
-            self._heard(node)
+            # A fleet's heartbeats must not keep the controllers busy: they say nothing new.
+            if not was_observable or former[0] is None or _place(former[0]) != _place(state) or former[1] != view.tasks:
+                self._listeners.on_node(node)
+            self._warn_of_duplicate(node)
 
     def _on_status(self, message: Message) -> None:
         levels = _levels(topics.STATUS, message)
@@ -115,10 +121,6 @@ class Upstream:
     def _on_document(self, message: Message) -> None:
         self._downstream.on_document(_levels(topics.DESIRED, message)["node"], message)
 
-    def _heard(self, node: str) -> None:
-        self._listeners.on_node(node)
-        self._warn_of_duplicate(node)
-
     def _warn_of_duplicate(self, node: str) -> None:
         view = self._observed.node(node)
         if view.duplicate:
@@ -140,6 +142,10 @@ def _body(kind: type[B], topic: topics.Topic, message: Message) -> B:
 def _is_of(row: TaskRow, levels: Mapping[str, str]) -> bool:
     named = (_KIND_OF.get(levels["plural"]), levels["namespace"], levels["name"])
     return named == (row.kind, row.namespace, row.name)
+
+
+def _place(state: NodeState) -> tuple[object, ...]:
+    return state.cluster, state.epoch, state.rev, state.digest, state.reason
 
 
 def _said(status: TaskStatus) -> tuple[object, ...]:

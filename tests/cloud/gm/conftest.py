@@ -32,8 +32,8 @@ async def eyes(cluster: LocalCluster) -> AsyncIterator[Eyes]:
 
 
 @pytest.fixture
-async def kubelet(cluster: LocalCluster, broker: Mosquitto, eyes: Eyes) -> AsyncIterator[Kubelet]:
-    async with Kubelet(broker.url, cluster, eyes).running() as running:
+async def kubelet(cluster: LocalCluster, broker: Mosquitto) -> AsyncIterator[Kubelet]:
+    async with Kubelet(broker.url, cluster).running() as running:
         yield running
 
 

@@ -20,10 +20,11 @@ from nereid_cloud.cluster.kinds import (
 )
 from nereid_cloud.cluster.port import Cluster, Kind, Object, Ref
 from nereid_cloud.gm.informer import Informer, Key
-from nereid_cloud.gm.pods import task_in
+from nereid_cloud.gm.names import SERVICE_LABEL
+from nereid_cloud.gm.pods import task_in, task_of
 from nereid_shared import topics
 from nereid_shared.desired import digest_of
-from nereid_shared.errors import AlreadyExists, LinkDown, NotFound
+from nereid_shared.errors import AlreadyExists, Conflict, LinkDown, NotFound
 from nereid_shared.link import Link, LinkSettings, Message, Will
 from nereid_shared.messages import (
     Desired,
@@ -226,15 +227,18 @@ class Lc:
 
 
 class Kubelet:
-    """Makes every Pod Running and Ready, one Pod per replica of every Deployment, and speaks for cloud workers."""
+    """Makes every Pod Running and Ready, and speaks for cloud workers.
 
-    def __init__(self, broker: str, cluster: Cluster, eyes: Eyes) -> None:
-        self._cluster, self._eyes = cluster, eyes
-        self._pods = Informer(cluster, POD, self._on_pod)
-        self._deployments = Informer(cluster, DEPLOYMENT, self._on_deployment)
+    Args:
+        deploys: also make one Pod per replica of every Deployment, where no controller does.
+    """
+
+    def __init__(self, broker: str, cluster: Cluster, *, deploys: bool = True) -> None:
+        self._cluster, self._deploys = cluster, deploys
+        self._pods = Informer(cluster, POD, self._on_pod, labels=SERVICE_LABEL)
+        self._deployments = Informer(cluster, DEPLOYMENT, self._on_deployment, labels=SERVICE_LABEL)
         self._work: asyncio.Queue[tuple[str, Object]] = asyncio.Queue()
         self._link = Link(LinkSettings.from_url(broker, client_id="kubelet"))
-        self.starts = True
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
@@ -251,64 +255,65 @@ class Kubelet:
             self._work.put_nowait(("pod", present))
 
     def _on_deployment(self, _key: Key, _former: Object | None, present: Object | None) -> None:
-        if present is not None:
+        if present is not None and self._deploys:
             self._work.put_nowait(("deployment", present))
 
     async def _run(self) -> None:
         while True:
             what, obj = await self._work.get()
-            with contextlib.suppress(NotFound, LinkDown, AlreadyExists):
+            with contextlib.suppress(NotFound, LinkDown, AlreadyExists, Conflict):
                 await (self._start(obj) if what == "pod" else self._deploy(obj))
 
     async def _start(self, pod: Object) -> None:
         metadata = pod["metadata"]
         ref = Ref(kind=POD, name=metadata["name"], namespace=metadata["namespace"])
+        status = pod.get("status") or {}
         if "deletionTimestamp" in metadata:
             await asyncio.to_thread(self._cluster.delete, ref, uid=metadata["uid"], grace_s=0)
-        elif self.starts and not (pod.get("status") or {}).get("conditions"):
+        elif pod["spec"].get("nodeName") and status.get("phase", "Pending") == "Pending":
             ready = {"type": "Ready", "status": "True"}
-            status = {"status": {"phase": "Running", "conditions": [ready]}}
-            await asyncio.to_thread(self._cluster.patch, ref, status, subresource="status")
+            running = {"status": {"phase": "Running", "conditions": [ready]}}
+            await asyncio.to_thread(self._cluster.patch, ref, running, subresource="status")
+            await self._speak(pod)
+
+    async def _speak(self, pod: Object) -> None:
+        """Say what a cloud worker says once it has its model."""
+        task = task_of(pod["spec"])
+        if task is None:
+            return
+        name = pod["metadata"]["name"]
+        info = WorkerInfo(
+            name=name,
+            namespace=pod["metadata"]["namespace"],
+            owner_name=task.name,
+            owner_kind="jointinferenceservice",
+            status="running",
+            service=task.service,
+            boot="b",
+            number=1,
+            task_hash=task.hash,
+        )
+        await self._link.wait_connected()
+        await self._link.publish(topics.CLOUD_INFO.of(service=task.service, pod=name), info.encode(), retain=True)
 
     async def _deploy(self, deployment: Object) -> None:
         task, metadata = task_in(deployment), deployment["metadata"]
         assert task is not None
-        wanted = deployment["spec"]["replicas"]
-        for number in range(wanted):
-            name = f"{metadata['name']}-{task.hash[:6]}-{number}"
+        owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": metadata["name"], "uid": metadata["uid"]}
+        for number in range(deployment["spec"]["replicas"]):
             pod = {
                 "apiVersion": "v1",
                 "kind": "Pod",
                 "metadata": {
-                    "name": name,
+                    "name": f"{metadata['name']}-{task.hash[:6]}-{number}",
                     "namespace": metadata["namespace"],
                     "labels": deployment["spec"]["template"]["metadata"]["labels"],
-                    "ownerReferences": [
-                        {
-                            "apiVersion": "apps/v1",
-                            "kind": "Deployment",
-                            "name": metadata["name"],
-                            "uid": metadata["uid"],
-                        }
-                    ],
+                    "ownerReferences": [owner],
                 },
                 "spec": {**deployment["spec"]["template"]["spec"], "nodeName": "cloud"},
             }
             with contextlib.suppress(AlreadyExists):
                 await asyncio.to_thread(self._cluster.create, pod)
-            await self._link.wait_connected()
-            info = WorkerInfo(
-                name=name,
-                namespace=metadata["namespace"],
-                owner_name=task.name,
-                owner_kind="jointinferenceservice",
-                status="running",
-                service=task.service,
-                boot="b",
-                number=1,
-                task_hash=task.hash,
-            )
-            await self._link.publish(topics.CLOUD_INFO.of(service=task.service, pod=name), info.encode(), retain=True)
 
 
 def node(name: str, *, ready: bool = True, **labels: str) -> Object:
@@ -327,8 +332,9 @@ def add_node(cluster: Cluster, name: str, *, ready: bool = True, **labels: str) 
 
 
 def set_ready(cluster: Cluster, name: str, *, ready: bool) -> None:
-    conditions = [{"type": "Ready", "status": str(ready)}]
-    cluster.patch(Ref(kind=NODE, name=name), {"status": {"conditions": conditions}}, subresource="status")
+    room = {"cpu": "4", "memory": "8Gi", "pods": "110"}
+    status = {"conditions": [{"type": "Ready", "status": str(ready)}], "capacity": room, "allocatable": room}
+    cluster.patch(Ref(kind=NODE, name=name), {"status": status}, subresource="status")
 
 
 def model(name: str) -> Object:

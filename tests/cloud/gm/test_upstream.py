@@ -8,7 +8,7 @@ from nereid_shared import topics
 from nereid_shared.desired import task_hash
 from nereid_shared.errors import MessageInvalid
 from nereid_shared.link import Message
-from nereid_shared.messages import NodeState, TaskRow, TaskStatus
+from nereid_shared.messages import NodeAlive, NodeState, TaskRow, TaskState, TaskStatus
 
 SPEC = {"a": 1}
 ROW = TaskRow(kind="Dataset", namespace="n", name="d", generation=1, hash=task_hash(SPEC, {}), spec=SPEC)
@@ -22,6 +22,7 @@ class Parts:
             return above + 1
 
         self.told: list[tuple[str, bool]] = []
+        self.nodes: list[str] = []
         self.observed = Observed(timeout_s=90, clock=lambda: 0.0)
         callbacks = Callbacks(
             node_exists=lambda _: True, raise_epoch=raise_epoch, on_report=lambda _node, _report: None
@@ -33,7 +34,7 @@ class Parts:
             observed=self.observed,
             downstream=downstream,
             listeners=Listeners(
-                on_node=lambda _: None,
+                on_node=self.nodes.append,
                 on_status=lambda uid, urgent: self.told.append((uid, urgent)),
                 on_cloud=lambda _: None,
                 on_duplicate=lambda _: None,
@@ -92,6 +93,26 @@ async def test_the_highest_epoch_of_our_cluster_is_kept(parts: Parts) -> None:
         state = NodeState(boot="b", number=epoch, cluster=cluster, epoch=epoch)
         parts.hear(topics.STATE.filter(), topics.STATE.of(node="edge-0"), state.encode())
     assert parts.upstream.seen_epoch == 4
+
+
+async def test_a_heartbeat_that_says_nothing_new_wakes_no_controller(parts: Parts) -> None:
+    where = topics.STATE.of(node="edge-0")
+    parts.hear(
+        topics.NODE_ALIVE.filter(),
+        topics.NODE_ALIVE.of(node="edge-0"),
+        NodeAlive(status="online", install="i", boot="b", connection=1).encode(),
+    )
+    states = [
+        NodeState(boot="b", number=1, digest="d", tasks={}),
+        NodeState(boot="b", number=2, digest="d"),
+        NodeState(boot="b", number=3, digest="d"),
+        NodeState(boot="b", number=4, digest="d", tasks={"u": TaskState(generation=1, condition="Failed")}),
+    ]
+    woken = []
+    for state in states:
+        parts.hear(topics.STATE.filter(), where, state.encode())
+        woken.append(len(parts.nodes))
+    assert woken == [2, 2, 2, 3]
 
 
 async def test_an_undecodable_body_is_a_dead_letter(parts: Parts) -> None:

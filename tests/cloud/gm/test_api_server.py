@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The GlobalManager on a real API server, whose own controllers make the cloud Pods and collect the garbage."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+from tests.cloud.gm.peers import Eyes, Kubelet, Lc, add_node, dataset, model, service, service_ref
+from tests.cloud.gm.test_manager import is_running
+from tests.cluster.control_plane import ApiServer
+from tests.mosquitto import Mosquitto
+
+from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, LEASE, MODEL, NODE, POD
+from nereid_cloud.cluster.port import Cluster, Ref
+from nereid_cloud.gm.manager import run
+from nereid_cloud.gm.names import EPOCH_ANNOTATION
+from nereid_cloud.gm.settings import Settings
+from nereid_shared.messages import Ledger
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+LEASE_REF = Ref(kind=LEASE, name="nereid-gm", namespace="default")
+
+
+@pytest.fixture
+def real(api_server: ApiServer) -> Iterator[Cluster]:
+    from nereid_cloud.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415 - takes a second to import
+
+    with closing(KubernetesCluster(kubeconfig=api_server.kubeconfig)) as cluster:
+        for name in ("cloud", "edge-0"):
+            add_node(cluster, name)
+        yield cluster
+        for name in ("cloud", "edge-0"):
+            cluster.delete(Ref(kind=NODE, name=name))
+
+
+async def test_a_service_lives_and_dies_on_a_real_api_server(
+    real: Cluster, api_server: ApiServer, broker: Mosquitto
+) -> None:
+    arguments = ["--kubeconfig", str(api_server.kubeconfig), "--broker", broker.url]
+    settings = Settings.from_args([*arguments, "--metrics-interval", "200ms", "--delete-timeout", "10s"])
+    stop = asyncio.Event()
+    leading = asyncio.create_task(run(settings, real, stop=stop))
+    async with (
+        Eyes(real) as eyes,
+        Kubelet(broker.url, real, deploys=False).running(),
+        Lc(broker.url, "edge-0", eyes) as lc,
+    ):
+        for obj in (model("little"), model("big"), dataset("pictures", "edge-0", part="test"), service()):
+            await asyncio.to_thread(real.create, obj)
+        await eyes.until(lambda: is_running(eyes))
+        await eyes.until(lambda: eyes.condition(DATASET, "pictures", "Ready") == ("True", "Counted"))
+        lc.ledger = Ledger(seen=10, easy=7, hard=3, answered=3)
+        await lc.say_status(samples=7)
+        await eyes.until(lambda: eyes.metrics().get("seen") == "10")
+        assert eyes.metrics()["uploadCloudRatio"] == "0.3000"
+        await eyes.until(lambda: "Running" in eyes.reasons())
+        await asyncio.to_thread(real.delete, service_ref())
+        await eyes.until(lambda: eyes.get(JOINT_INFERENCE_SERVICE, "digits") is None)
+        assert lc.names == {"pictures"}
+        await eyes.until(lambda: not eyes.all(POD) and not eyes.all(DEPLOYMENT))
+        await asyncio.to_thread(real.delete, Ref(kind=DATASET, name="pictures", namespace="default"))
+        await eyes.until(lambda: not eyes.all(DATASET))
+        for name in ("little", "big"):
+            await asyncio.to_thread(real.delete, Ref(kind=MODEL, name=name, namespace="default"))
+        stop.set()
+        await leading
+    lease = real.get(LEASE_REF)
+    assert lease["spec"].get("holderIdentity", "") == ""
+    assert int(lease["metadata"]["annotations"][EPOCH_ANNOTATION]) >= 1
