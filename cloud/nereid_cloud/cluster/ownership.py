@@ -150,8 +150,8 @@ def applied_to(
     mine = set(owned_fields(config, keys))
     others = {name: paths for name, paths in applied.items() if name != manager}
     kept = {tuple(path) for paths in others.values() for path in paths}
-    # A path that leads to newly applied fields is a value that became a mapping: the merge has replaced it.
-    parents = {path[:length] for path in mine for length in range(1, len(path))}
+    # A mapping that was owned whole while it was empty goes on where it has fields now.
+    parents = {path[:length] for path in mine | kept for length in range(1, len(path))}
     dropped = {tuple(path) for path in applied.get(manager, ())} - mine - kept - parents
     result = merged(without(live, dropped, keys), config, keys)
     owned = still_owned(others, live, result, keys)

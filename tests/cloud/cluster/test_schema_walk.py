@@ -95,3 +95,12 @@ def test_a_value_that_becomes_a_mapping_keeps_what_is_in_it() -> None:
     first, owned = applied_to({}, {"free": {"a": "text", "b": "text"}}, {}, manager="me", keys=keys)
     second, _ = applied_to(first, {"free": {"a": {"deep": 1}}}, owned, manager="me", keys=keys)
     assert second == {"free": {"a": {"deep": 1}}}
+
+
+def test_a_mapping_that_was_applied_empty_keeps_what_others_put_into_it() -> None:
+    keys = schema_list_keys(SCHEMA)
+    empty, owned = applied_to({}, {"free": {}}, {}, manager="me", keys=keys)
+    theirs, owned = applied_to(empty, {"free": {"x": 1}}, owned, manager="friend", keys=keys)
+    both, owned = applied_to(theirs, {"free": {"y": 1}}, owned, manager="me", keys=keys)
+    assert both == {"free": {"x": 1, "y": 1}}
+    assert applied_to(both, {}, owned, manager="me", keys=keys)[0] == {"free": {"x": 1}}
