@@ -150,9 +150,7 @@ def applied_to(
     mine = set(owned_fields(config, keys))
     others = {name: paths for name, paths in applied.items() if name != manager}
     kept = {tuple(path) for paths in others.values() for path in paths}
-    # A mapping that was owned whole while it was empty goes on where it has fields now.
-    parents = {path[:length] for path in mine | kept for length in range(1, len(path))}
-    dropped = {tuple(path) for path in applied.get(manager, ())} - mine - kept - parents
+    dropped = {tuple(path) for path in applied.get(manager, ())} - mine - kept
     result = merged(without(live, dropped, keys), config, keys)
     owned = still_owned(others, live, result, keys)
     return result, {**owned, manager: sorted(list(path) for path in mine)}
