@@ -29,6 +29,9 @@ BROKER_ANNOTATION: Final = "nereid.io/edge-broker"
 RESTART_BACKOFF_S: Final = "0.5"
 """First delay before a container restarts; a kubelet's 10 s would try the patience of whoever mends a script."""
 
+HEARTBEAT_S: Final = "1"
+"""A node that is lost shows after five of these, not after a kubelet's forty seconds."""
+
 MOSQUITTO_MEND: Final = "Install it, for instance: apt-get install mosquitto mosquitto-clients"
 
 
@@ -173,7 +176,7 @@ class System:
     def _podrunner(self, node: str) -> Program:
         argv = [
             sys.executable, "-m", "nereid_cloud.laptop.podrunner", "--node", node, "--state", str(self.state),
-            "--host-root", f"{HOST_ROOT}={self.node_state(node)}", "--backoff", RESTART_BACKOFF_S,
+            "--host-root", f"{HOST_ROOT}={self.node_state(node)}", "--backoff", RESTART_BACKOFF_S, "--heartbeat", HEARTBEAT_S,
         ]  # fmt: skip
         if node != CLOUD_NODE:
             argv += ["--labels", f"{EDGE_LABEL}=", "--annotations", f"{BROKER_ANNOTATION}={self.edge_broker(node)}"]
