@@ -52,7 +52,8 @@ async def run(settings: Settings, cluster: Cluster, *, stop: asyncio.Event) -> N
         if not await _unless(stop, leader.acquire()):
             return
         try:
-            async with Leadership(settings, cluster, leader) as leading:
+            identity = await asyncio.to_thread(cluster.identity)
+            async with Leadership(settings, cluster, leader, identity=identity) as leading:
                 await _unless(stop, leader.hold(leading.downstream.new_epoch))
                 seen_epoch = leading.upstream.seen_epoch
                 if stop.is_set():
@@ -79,12 +80,11 @@ async def _unless(stop: asyncio.Event, work: Awaitable[object]) -> bool:
 class Leadership:
     """All that runs while this process leads; ``async with`` bounds it."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, leader: Leader) -> None:
+    def __init__(self, settings: Settings, cluster: Cluster, leader: Leader, *, identity: str) -> None:
         self._settings, self._cluster, self._leader = settings, cluster, leader
         self._services_queue: WorkQueue[Key] = WorkQueue()
         self._datasets_queue: WorkQueue[Key] = WorkQueue()
         self._silent: set[str] = set()
-        identity = cluster.identity()
         self.observed = Observed(timeout_s=settings.node_timeout_s, clock=time.monotonic)
         self._nodes = Informer(cluster, NODE, self._node_changed)
         self._services = Informer(cluster, JOINT_INFERENCE_SERVICE, self._service_changed)

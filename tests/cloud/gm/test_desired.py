@@ -308,6 +308,25 @@ def test_a_node_that_lost_its_disk_has_acknowledged_nothing() -> None:
     assert not node.is_applied("x", row("x").hash)
 
 
+def test_a_node_that_restored_an_older_disk_has_acknowledged_nothing() -> None:
+    node = machine("x")
+    first = published(node, 0.0)
+    node.on_state(state(first), 0.1)
+    node.set_tasks({"x": row("x"), "y": row("y")})
+    second = published(node, 1.0)
+    node.on_state(state(second), 1.1)
+    node.on_state(state(first), 2.0)
+    assert not node.is_applied("x", row("x").hash)
+
+
+def test_a_document_ahead_of_ours_asks_for_a_higher_epoch() -> None:
+    node = machine("x")
+    published(node, 0.0)
+    foreign = Desired(cluster="c", epoch=9, rev=1, digest=digest_of({}), tasks={})
+    node.on_document(foreign.encode(), retained=False)
+    assert only(node.tick(0.1), RaiseEpoch) == [RaiseEpoch(above=9)]
+
+
 def edge_state(lc: DesiredState, number: int) -> NodeState:
     applied = lc.applied
     return NodeState(

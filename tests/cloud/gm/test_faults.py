@@ -2,6 +2,7 @@
 """What the GlobalManager makes of killed processes, lost stores and others who write on its topics."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from tests.cloud.gm.peers import Eyes, Kubelet, Lc, add_node, dataset, service, 
 from tests.cloud.gm.test_manager import is_running
 from tests.mosquitto import Mosquitto
 
-from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE, LEASE, NODE
+from nereid_cloud.cluster.kinds import DATASET, JOINT_INFERENCE_SERVICE, LEASE, NODE
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.port import Ref
 from nereid_shared import topics
@@ -132,6 +133,16 @@ async def test_what_an_old_leader_writes_is_replaced(
         await eyes.until(lambda: GmAlive.decode(heard[-1].payload, max_bytes=4096).status == "online")
 
 
+async def test_another_leader_of_a_higher_epoch_is_outdone_by_the_holder_of_the_lease(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes
+) -> None:
+    async with gm(), listener(broker.url, topics.GM_ALIVE.of(), eyes) as (link, heard):
+        await eyes.until(lambda: heard)
+        other = GmAlive(status="online", cluster=ready_cluster.identity(), leader="other", epoch=50)
+        await link.publish(topics.GM_ALIVE.of(), other.encode(), retain=True)
+        await eyes.until(lambda: GmAlive.decode(heard[-1].payload, max_bytes=4096).epoch > 50)
+
+
 async def test_a_document_of_a_higher_epoch_makes_the_leader_lead_above_it(
     gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes
 ) -> None:
@@ -142,6 +153,20 @@ async def test_a_document_of_a_higher_epoch_makes_the_leader_lead_above_it(
         await lc.link.publish(topics.DESIRED.of(node="edge-0"), foreign.encode(), retain=True)
         await eyes.until(lambda: lc.documents[-1].epoch > 50)
         await eyes.until(lambda: lc.names == {"pictures"})
+
+
+async def test_a_document_that_the_broker_took_no_notice_of_comes_again(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes
+) -> None:
+    ready_cluster.create(dataset("one", "edge-0"))
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        await eyes.until(lambda: lc.names == {"one"})
+        broker.send(signal.SIGSTOP)
+        ready_cluster.create(dataset("two", "edge-0"))
+        await eyes.until(lambda: ((eyes.get(DATASET, "two") or {}).get("status") or {}).get("conditions"))
+        broker.kill()
+        broker.start()
+        await eyes.until(lambda: lc.names == {"one", "two"})
 
 
 @pytest.mark.slow

@@ -253,6 +253,45 @@ async def test_an_ended_pod_is_replaced(
         await eyes.until(lambda: is_running(eyes))
 
 
+async def test_a_new_pod_waits_for_the_end_of_the_former(
+    gm: GmFactory, ready_cluster: LocalCluster, eyes: Eyes
+) -> None:
+    async with gm():
+        ready_cluster.create(service())
+        former = (await eyes.until(lambda: edge_pods(eyes)))[0]
+        ref = Ref(kind=POD, name=former["metadata"]["name"], namespace="default")
+        script = {"workerSpec": {"scriptDir": "/code", "scriptBootFile": "edge.py"}}
+        ready_cluster.patch(service_ref(), {"spec": {"edgeWorker": script}})
+        await eyes.until(lambda: "deletionTimestamp" in (eyes.get(POD, ref.name) or {"metadata": {}})["metadata"])
+        ready_cluster.create(dataset("pictures", "edge-0"))
+        await eyes.until(lambda: eyes.condition(DATASET, "pictures", "Ready")[0])
+        assert [pod["metadata"]["name"] for pod in edge_pods(eyes)] == [ref.name]
+        ready_cluster.delete(ref, grace_s=0)
+        await eyes.until(lambda: [p for p in edge_pods(eyes) if p["metadata"]["name"] != ref.name])
+
+
+def edge_pods(eyes: Eyes) -> list[Object]:
+    return [pod for pod in eyes.all(POD) if "-edge-" in pod["metadata"]["name"]]
+
+
+async def test_counters_are_written_at_most_once_an_interval_and_conditions_at_once(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm("--metrics-interval", "1h"), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        lc.ledger = Ledger(seen=5, easy=5)
+        await lc.say_status()
+        ready_cluster.patch(service_ref(), {"metadata": {"labels": {"look": "again"}}})
+        ready_cluster.create(dataset("pictures", "edge-0"))
+        await eyes.until(lambda: eyes.condition(DATASET, "pictures", "Ready")[0] == "True")
+        lc.ledger = Ledger(seen=6, easy=6)
+        await lc.say_status("failed", reason="ModelCorrupt")
+        await eyes.until(lambda: eyes.phase() == "Failed")
+        assert eyes.metrics()["seen"] == "6"
+        assert 5 not in eyes.seen_counts
+
+
 async def test_the_share_group_outlives_the_gm_and_its_edits(
     gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
 ) -> None:
