@@ -43,6 +43,7 @@ class LcPeer:
         came: how often each (stream, seq) came.
         samples: the first copy of each, in the order in which they came.
         infos: the worker's info bodies.
+        accept_every_s: how long acceptances are gathered before one message says them; 0 says each at once.
         accepting: False leaves samples unaccepted and unanswered, as an LC that hangs would.
     """
 
@@ -55,6 +56,8 @@ class LcPeer:
         self.infos: list[WorkerInfo] = []
         self.behaviour = behaviour
         self.accepting = True
+        self.accept_every_s = 0.0
+        self._to_accept: set[str] = set()
         self._task = task
         self._contiguous: dict[str, int] = {}
         self._changed = threading.Condition()
@@ -142,8 +145,9 @@ class LcPeer:
                 self._contiguous[sample.stream] = sample.seq
                 self.samples.append(sample)
             self._changed.notify_all()
-        accepted = Accepted(stream=sample.stream, seq=self._contiguous[sample.stream])
-        self._link.publish_nowait(topics.ACCEPTED.of(worker=self._worker), accepted.encode())
+        if not self._to_accept:
+            asyncio.get_running_loop().call_later(self.accept_every_s, self._accept)
+        self._to_accept.add(sample.stream)
         if sample.seq == contiguous + 1:
             for delay_s, result in self.behaviour(sample):
                 if delay_s:
@@ -153,3 +157,9 @@ class LcPeer:
 
     def _publish(self, result: Result) -> None:
         self._link.publish_nowait(topics.RESULTS.of(service=SERVICE, node=NODE), result.encode())
+
+    def _accept(self) -> None:
+        for stream in self._to_accept:
+            accepted = Accepted(stream=stream, seq=self._contiguous[stream])
+            self._link.publish_nowait(topics.ACCEPTED.of(worker=self._worker), accepted.encode())
+        self._to_accept.clear()

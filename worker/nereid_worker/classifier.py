@@ -163,8 +163,7 @@ class Classifier:
         label = self.labels[index]
         if self._min_score and shortest(probabilities[index : index + 1])[0] < self._min_score:
             label = ""
-        score = min(float(probabilities[index]), 1.0)
-        return Prediction(label=label, index=index, score=score, probabilities=probabilities)
+        return Prediction(label=label, index=index, score=min(most, 1.0), probabilities=probabilities)
 
     def _check_digest(self, expected: str, where: str) -> None:
         if expected and expected != self.digest:
