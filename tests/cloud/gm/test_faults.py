@@ -164,6 +164,7 @@ async def test_a_document_that_the_broker_took_no_notice_of_comes_again(
         broker.send(signal.SIGSTOP)
         ready_cluster.create(dataset("two", "edge-0"))
         await eyes.until(lambda: ((eyes.get(DATASET, "two") or {}).get("status") or {}).get("conditions"))
+        broker.send(signal.SIGKILL)  # `kill` alone would let it go on first
         broker.kill()
         broker.start()
         await eyes.until(lambda: lc.names == {"one", "two"})

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+import signal
+
+from tests.mosquitto import Mosquitto
+
+from nereid_cloud.gm.downstream import Callbacks, Downstream
+from nereid_shared import topics
+from nereid_shared.desired import task_hash
+from nereid_shared.link import Link, LinkSettings, Message
+from nereid_shared.messages import Desired, TaskRow
+
+SPEC = {"a": 1}
+ROW = TaskRow(kind="Dataset", namespace="n", name="d", generation=1, hash=task_hash(SPEC, {}), spec=SPEC)
+
+
+async def raise_epoch(above: int) -> int:
+    return above + 1
+
+
+def downstream(epoch: int = 1) -> Downstream:
+    callbacks = Callbacks(node_exists=lambda _: True, raise_epoch=raise_epoch, on_report=lambda _node, _report: None)
+    return Downstream(cluster="c", identity="gm", epoch=epoch, callbacks=callbacks)
+
+
+def link_of(broker: Mosquitto, down: Downstream) -> Link:
+    return Link(
+        LinkSettings.from_url(broker.url, client_id="gm"),
+        subscriptions={topics.DESIRED.filter(): lambda message: down.on_document(message.topic.split("/")[2], message)},
+        on_connect=down.connected,
+    )
+
+
+async def first_document(broker: Mosquitto) -> Desired:
+    came: asyncio.Future[Desired] = asyncio.get_running_loop().create_future()
+
+    def take(message: Message) -> None:
+        if not came.done():
+            came.set_result(Desired.decode(message.payload, max_bytes=topics.DESIRED.max_bytes))
+
+    settings = LinkSettings.from_url(broker.url, client_id="reader")
+    async with Link(settings, subscriptions={topics.DESIRED.of(node="edge-0"): take}):
+        return await asyncio.wait_for(came, 20)
+
+
+async def test_nothing_is_published_before_the_release(broker: Mosquitto) -> None:
+    down = downstream()
+    async with down, link_of(broker, down) as link:
+        await link.wait_connected()
+        down.assign("u", {"edge-0": ROW})
+        assert link.backlog == 0
+        down.release()
+        assert set((await first_document(broker)).tasks) == {"u"}
+
+
+async def test_a_document_that_was_on_its_way_when_the_broker_died_comes_again(broker: Mosquitto) -> None:
+    down = downstream()
+    async with down, link_of(broker, down) as link:
+        await link.wait_connected()
+        broker.send(signal.SIGSTOP)
+        down.assign("u", {"edge-0": ROW})
+        down.release()
+        async with asyncio.timeout(10):
+            while link.backlog < 2:  # the sentinel and the document; nothing else tells of it
+                await asyncio.sleep(0.01)
+        broker.send(signal.SIGKILL)  # `kill` alone would let it go on first
+        broker.kill()
+        await link.wait_disconnected()
+        broker.start()
+        document = await first_document(broker)
+        assert document.rev > 1
+        assert set(document.tasks) == {"u"}
