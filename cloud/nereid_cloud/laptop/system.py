@@ -162,7 +162,16 @@ class System:
         yield self._program("links", *python, "nereid_cloud.laptop", "links", *state)
         yield self._program("controllers", *python, "nereid_cloud.laptop.controllers", *state)
         yield self._program(
-            "gm", *python, "nereid_cloud.gm", *state, "--broker", self.cloud_broker, "--metrics-interval", "1s"
+            "gm",
+            *python,
+            "nereid_cloud.gm",
+            *state,
+            "--broker",
+            self.cloud_broker,
+            "--metrics-interval",
+            "1s",
+            "--identity",
+            "gm",
         )
         yield self._podrunner(CLOUD_NODE)
         for node in self.nodes:
