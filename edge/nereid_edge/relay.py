@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -47,6 +47,7 @@ DELETED: Final = "deleted"
 LOST: Final = "lost"
 TOO_LARGE: Final = "too-large"
 MAX_KEPT_ANSWERS: Final = 1000
+REFUSED: Final = 0x80
 _MAX_SEQ: Final = 2**53
 _MAX_REMAINING_MS: Final = 7 * 24 * 3600 * 1000
 
@@ -85,6 +86,13 @@ class _Service:
     committed: dict[str, int] = field(default_factory=dict)
     kept: dict[SampleKey, AnswerRecord] = field(default_factory=dict)
     gone: bool = False
+
+
+@dataclass(slots=True)
+class _Finish:
+    """What commits the end of an answered sample, once."""
+
+    change: Change | None = None
 
 
 class Relay:
@@ -143,7 +151,7 @@ class Relay:
             return
         for answer in list(service.kept.values()):
             # The worker speaks, so it has subscribed: now these can reach it.
-            self._forward(service, answer)
+            self._publish_answer(service, answer, _Finish())
         known = service.box.streams.get(stream)
         if accepted > (known.contiguous if known else 0):
             self._lose(service, stream, accepted)
@@ -221,7 +229,8 @@ class Relay:
             self._count(service, counts, lazily=True)
             return
         late = not result.error and now > row.deadline
-        kept = self._forward(service, AnswerRecord(service.id, key, late, message.payload))
+        answer = AnswerRecord(service.id, key, late, message.payload)
+        told = self._publish_answer(service, answer, finish := _Finish())
         if not row.sent:
             # Answered before the broker's PUBACK came, or sent by a process that did not live to write it.
             counts["sent"] = 1
@@ -234,7 +243,9 @@ class Relay:
             counts |= {"late": 1} if late else {}
             counts |= {"changed": 1} if result.label != row.label else {}
         service.bodies.pop(key, None)
-        self._count(service, counts, statements=[delete(service.id, key), *kept])
+        finish.change = self._changed(service, counts, [delete(service.id, key)])
+        if not told:
+            self._finish(service, finish, self._keep(service, answer))
         self._pump(service, now)
 
     def _pump(self, service: _Service, now: float) -> None:
@@ -272,32 +283,39 @@ class Relay:
 
     # Answers on their way to the worker.
 
-    def _forward(self, service: _Service, answer: AnswerRecord) -> list[Statement]:
-        """Publish an answer to the edge broker; returns what to store where that cannot be done now."""
-        edge = self._edge
+    def _publish_answer(self, service: _Service, answer: AnswerRecord, finish: _Finish) -> bool:
+        """Publish an answer to the edge broker; False where that cannot be done now."""
+        if self._edge is None:
+            return False
+        on_ack = partial(self._answer_acked, service, answer, finish)
         try:
-            if edge is None:
-                return self._keep(service, answer)
-            edge.publish_nowait(service.results_topic, answer.body, on_ack=partial(self._forwarded, service, answer))
+            self._edge.publish_nowait(service.results_topic, answer.body, on_ack=on_ack)
         except TemporaryError:
-            return self._keep(service, answer)
-        except MessageTooLarge:
-            self._count(service, {"undelivered": 1})
-        return []
+            return False
+        except MessageTooLarge as error:
+            _log.warning("answer not handed on", extra={"service": service.id, "problem": str(error)})
+            asyncio.get_running_loop().call_soon(on_ack, REFUSED)
+        return True
 
-    def _forwarded(self, service: _Service, answer: AnswerRecord, code: int | None) -> None:
-        if service.gone:
+    def _answer_acked(self, service: _Service, answer: AnswerRecord, finish: _Finish, code: int | None) -> None:
+        """Finish the sample on disk, now that the edge broker has its answer, or that the answer has to wait here."""
+        kept = answer.key in service.kept
+        if service.gone or (kept and code in (None, NO_SUBSCRIBER)):
             return
         if code is None:
-            if answer.key not in service.kept and (statements := self._keep(service, answer)):
-                self._store.put(Change(statements=statements))
-            return
-        if code == NO_SUBSCRIBER and answer.key in service.kept:
+            self._finish(service, finish, self._keep(service, answer))
             return
         statements = [drop_answer(service.id, answer.key)] if service.kept.pop(answer.key, None) else []
         counts = {"undelivered": 1} if code != DELIVERED else {"corrected": 1} if answer.late else {}
         if counts or statements:
             self._count(service, counts, statements=statements, lazily=True)
+        self._finish(service, finish, [])
+
+    def _finish(self, service: _Service, finish: _Finish, statements: Iterable[Statement]) -> None:
+        """Commit an answered sample's end. Until here a crash has it sent, and answered, once more."""
+        change, finish.change = finish.change, None
+        if change is not None and not service.gone:
+            self._store.put(replace(change, statements=[*change.statements, *statements]))
 
     def _keep(self, service: _Service, answer: AnswerRecord) -> list[Statement]:
         if answer.key in service.kept:
@@ -445,15 +463,19 @@ class Relay:
     ) -> None:
         if service.gone:
             return
-        for name, number in counts.items():
-            service.counts[name] = service.counts.get(name, 0) + number
-        change = Change(
-            statements=tuple(statements), counts=[(service.id, name, number) for name, number in counts.items()]
-        )
+        change = self._changed(service, counts, statements)
         if lazily:
             self._store.put_lazily(change)
         else:
             self._store.put(change)
+
+    def _changed(self, service: _Service, counts: Mapping[str, int], statements: Iterable[Statement]) -> Change:
+        """Count in memory, and return what does so on disk."""
+        for name, number in counts.items():
+            service.counts[name] = service.counts.get(name, 0) + number
+        return Change(
+            statements=tuple(statements), counts=[(service.id, name, number) for name, number in counts.items()]
+        )
 
     def _record(self, service: _Service, stream: str) -> StreamRecord:
         known = service.box.streams.setdefault(stream, Stream())

@@ -152,7 +152,7 @@ class EdgePeer(Heard):
             subscriptions={
                 topics.TASK.of(worker=WORKER): self._on_task,
                 topics.ACCEPTED.of(worker=WORKER): self._on_accepted,
-                topics.RESULTS.of(service=SERVICE_ID, node=NODE): self._on_result,
+                topics.RESULTS.of(service=SERVICE_ID, node=NODE): self.on_result,
             },
             will=lambda _: Will(topic=topics.WORKER_INFO.of(worker=WORKER), payload=self.info("offline").encode()),
         )
@@ -203,7 +203,7 @@ class EdgePeer(Heard):
             self.accepted = max(self.accepted, body.seq)
         self.ring()
 
-    def _on_result(self, message: Message) -> None:
+    def on_result(self, message: Message) -> None:
         result = Result.decode(message.payload, max_bytes=BIG)
         self.answers.setdefault(result.seq, []).append(result)
         self.ring()

@@ -2,6 +2,7 @@
 import asyncio
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import msgpack
@@ -104,6 +105,7 @@ async def test_an_empty_retained_payload_deletes_nothing(lab: Lab, gm: GmPeer) -
         state = await gm.applied(later)
     assert state.tasks is not None
     assert SERVICE_UID in state.tasks
+    assert {state.reason for state in gm.states} == {""}
 
 
 async def test_an_unreadable_document_is_told_in_state(lab: Lab, gm: GmPeer) -> None:
@@ -345,6 +347,35 @@ async def test_answers_wait_for_an_edge_broker_that_is_away(
     assert OutboxStore(lab.state / "outbox.db").load().answers == []
 
 
+async def test_an_answer_that_waited_is_kept_until_a_worker_subscribes(
+    lab: Lab, gm: GmPeer, cloud: CloudPeer, worker: EdgePeer
+) -> None:
+    cloud.answering = False
+    stored(lab, document(SERVICE))
+    async with lab.controller():
+        await worker.until(lambda: worker.tasks)
+        await worker.send(1)
+        await cloud.until(lambda: cloud.seen)
+        lab.edge.kill()
+        cloud.answer(worker.sample(1))
+        await gm.until(lambda: gm.ledger(SERVICE_UID).answered == 1)
+        lab.edge.start()
+        await worker.link.wait_connected(after=1)
+        results = topics.RESULTS.of(service=SERVICE_ID, node=NODE)
+        await worker.link.unsubscribe(results)
+        for easy in (1, 2):
+            worker.easy = easy
+            await worker.say("running")
+            await gm.until(partial(_easy_is, gm, easy))
+        await worker.link.subscribe(results, worker.on_result)
+        await worker.say("running")
+        await worker.until(lambda: 1 in worker.answers)
+
+
+def _easy_is(gm: GmPeer, easy: int) -> bool:
+    return gm.ledger(SERVICE_UID).easy == easy
+
+
 async def test_nothing_is_left_of_a_deleted_service(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:
     stored(lab, document(SERVICE))
     async with lab.controller():
@@ -397,7 +428,7 @@ async def test_garbage_on_every_topic_changes_nothing(lab: Lab, gm: GmPeer, clou
         changes: list[Mapping[str, object]] = [
             {"seq": 2**63},
             {"seq": 0},
-            {"score": float("nan")},
+            {"score": float("nan"), "stream": "other"},
             {"stream": "s" * 600},
         ]
         for field in changes:

@@ -118,7 +118,13 @@ def test_a_file_that_did_not_change_is_not_read_again(watch: Watch, tmp_path: Pa
     watch.monitor.watch(
         {"uid": DatasetSource(url=str(path), format="txt"), "other": DatasetSource(url=str(other), format="txt")}
     )
-    assert watch.counts.get(timeout=TIMEOUT_S)[0] == "other"
+    for lines in range(1, 5):
+        assert watch.counts.get(timeout=TIMEOUT_S) == ("other", _counted(other, lines))
+        written(other, "1\n" * (lines + 1))
+
+
+def _counted(path: Path, samples: int) -> DatasetCount:
+    return DatasetCount(samples=samples, changed_at=path.stat().st_mtime)
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,17 @@ def test_the_time_out_follows_the_round_trip() -> None:
     assert 2.0 <= box.round_trip.timeout_s < 2.5
 
 
+def test_the_round_trip_of_a_repeated_sample_is_not_measured() -> None:
+    box = filled(1)
+    for now in (0.0, 5.0):
+        box.tick(now)
+        row = box.take(now)
+        assert row is not None
+        deliver(box, row, now)
+    box.answer(SampleKey("s", 1), DIGEST, 5.01)
+    assert box.round_trip.smoothed_s is None
+
+
 def test_a_sample_is_sent_again_with_back_off_and_given_up_as_poison() -> None:
     box = filled(1, Policy(max_attempts=4))
     now, tries, drops = 0.0, [], []

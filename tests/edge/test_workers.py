@@ -39,6 +39,12 @@ def test_an_old_boots_late_will_is_ignored() -> None:
     assert not made.lost
 
 
+def test_the_will_of_a_boot_that_was_never_heard_is_ignored() -> None:
+    made = view(info("b", 1))
+    assert not made.take(info("a", 0, "offline"))
+    assert not made.lost
+
+
 def test_a_replaced_boot_never_speaks_again() -> None:
     made = view(info("a", 5), info("b", 1))
     assert not made.take(info("a", 99))
