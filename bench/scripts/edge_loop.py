@@ -37,14 +37,25 @@ class Endless(Sequence[bytes]):
         return frames[index % len(frames)]
 
 
-edge: list[Answer] = []
-stream, source = service.stream(Endless(), on_edge=edge.append), cycle(frames)
+class Verdicts:
+    """Counts samples when the edge has answered them."""
+
+    seen = hard = 0
+
+    def __call__(self, one: Answer) -> None:
+        """Count one."""
+        self.seen += 1
+        self.hard += one.is_hard
+
+
+verdicts = Verdicts()
+stream, source = service.stream(Endless(), on_edge=verdicts), cycle(frames)
 
 
 def joint_segment() -> None:
     """Take answers until as many samples as a segment has were seen."""
-    end = len(edge) + segment
-    while len(edge) < end:
+    end = verdicts.seen + segment
+    while verdicts.seen < end:
         next(stream)
 
 
@@ -74,9 +85,7 @@ for number in range(-2, rounds):
 rss_kb = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line)
 out = Path(service.parameters["out"])
 out.with_suffix(".part").write_text(
-    json.dumps(
-        {"pairs": pairs, "seen": len(edge), "hard": sum(one.is_hard for one in edge), "rss_mb": int(rss_kb) / 1024}
-    )
+    json.dumps({"pairs": pairs, "seen": verdicts.seen, "hard": verdicts.hard, "rss_mb": int(rss_kb) / 1024})
 )
 out.with_suffix(".part").replace(out)
 stream.close()

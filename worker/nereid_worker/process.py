@@ -6,6 +6,7 @@ vanished) is reported with a reason and tried again; a new task makes the proces
 """
 
 import fcntl
+import gc
 import logging
 import os
 import queue
@@ -238,6 +239,9 @@ class EdgeProcess:
         classifier = Classifier.load(path, sha256=task.model.sha256)
         for warning in classifier.warnings:
             log.warning("model", extra={"warning": warning})
+        # What was imported and loaded stays: else each full collection would walk all of it, between two frames.
+        gc.collect()
+        gc.freeze()
         return JointInference(
             classifier=classifier, rule=rule, page=page, spool=spool, notify=self._uplink.notify,
             deadline_s=task.deadline_s, parameters=task.parameters, dataset=dataset, results=self._results,
