@@ -62,10 +62,11 @@ def joined(box: Outbox, counts: dict[str, int], sides: dict[str, WorkerSide]) ->
     taken = {name: stream.accepted for name, stream in box.streams.items()}
     hard = sum(max(sides[n].hard if n in sides else 0, taken.get(n, 0)) for n in {*sides, *taken})
     failed: dict[str, int] = {}
+    dropped = dict(box.dropped)
     edge: histogram.Buckets = {}
     for side in sides.values():
-        for reason, number in side.ledger.failed.items():
-            failed[reason] = failed.get(reason, 0) + number
+        _add(failed, side.ledger.failed)
+        _add(dropped, side.ledger.dropped)
         histogram.add(edge, side.ledger.latency.get("edge", {}))
     cloud = {int(name.removeprefix(CLOUD)): n for name, n in counts.items() if name.startswith(CLOUD)}
     return Ledger(
@@ -76,8 +77,14 @@ def joined(box: Outbox, counts: dict[str, int], sides: dict[str, WorkerSide]) ->
         skipped=sum(side.ledger.skipped for side in sides.values()),
         degraded=sum(side.ledger.degraded for side in sides.values()),
         answered=box.answered,
-        pending=len(box.rows) + hard - box.accepted,
-        dropped=dict(box.dropped),
+        # Of those the LC has not accepted, the worker may have dropped some itself.
+        pending=len(box.rows) + hard - box.accepted - (sum(dropped.values()) - sum(box.dropped.values())),
+        dropped=dropped,
         latency={"edge": edge, "cloud": cloud},
         **{name: counts.get(name, 0) for name in _OUR_COUNTS},
     )
+
+
+def _add(totals: dict[str, int], more: dict[str, int]) -> None:
+    for reason, number in more.items():
+        totals[reason] = totals.get(reason, 0) + number
