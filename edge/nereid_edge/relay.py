@@ -149,9 +149,8 @@ class Relay:
         service = self._services.get(service_id)
         if service is None or not stream or not 0 <= accepted < _MAX_SEQ:
             return
-        for answer in list(service.kept.values()):
-            # The worker speaks, so it has subscribed: now these can reach it.
-            self._publish_answer(service, answer, _Finish())
+        # The worker speaks, so it has subscribed: now they can reach it.
+        self._hand_on_kept(service)
         known = service.box.streams.get(stream)
         if accepted > (known.contiguous if known else 0):
             self._lose(service, stream, accepted)
@@ -317,6 +316,12 @@ class Relay:
         if change is not None and not service.gone:
             self._store.put(replace(change, statements=[*change.statements, *statements]))
 
+    def _hand_on_kept(self, service: _Service) -> None:
+        """Publish the answers that wait; those that nobody takes go on waiting."""
+        for answer in list(service.kept.values()):
+            if not self._publish_answer(service, answer, _Finish()):
+                return
+
     def _keep(self, service: _Service, answer: AnswerRecord) -> list[Statement]:
         if answer.key in service.kept:
             return []
@@ -329,9 +334,10 @@ class Relay:
     # Connections and time.
 
     def edge_connected(self) -> None:
-        """Say again what is accepted."""
+        """Say again what is accepted, and hand on the answers that wait."""
         for service in self._services.values():
             self._tell_all_accepted(service)
+            self._hand_on_kept(service)
 
     def cloud_connected(self) -> None:
         """Send from now on."""
