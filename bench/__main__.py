@@ -15,6 +15,8 @@ from bench.figures import Figure, as_json, as_table
 # From a name to the module whose `run(quick=…)` returns its figures.
 BENCHES: Final[dict[str, str]] = {
     "edge-loop": "bench.edge_loop",
+    "footprint": "bench.footprint",
+    "round-trip": "bench.round_trip",
 }
 
 

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import psutil
-from paho.mqtt import publish
 from tests.mosquitto import Mosquitto
 
+from bench.echo import BareClient
 from nereid_shared import topics
 from nereid_shared.desired import digest_of, task_hash
 from nereid_shared.messages import Desired, ModelRef, Task, TaskRow
@@ -42,7 +42,7 @@ class NodeRig:
         self.cloud, self.edge = Mosquitto(folder / "cloud"), Mosquitto(folder / "edge")
         self._cloud_url = f"mqtt://127.0.0.1:{cloud_port}" if cloud_port else self.cloud.url
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.lc_pid = 0
+        self.lc_pid = self.edge_worker_pid = 0
 
     def __enter__(self) -> Self:
         try:
@@ -91,18 +91,18 @@ class NodeRig:
 
     def start_edge_worker(self) -> subprocess.Popen[bytes]:
         """Start a real edge worker; its task comes by the desired state."""
-        return self.start(
+        process = self.start(
             "edge-worker", ["nereid_worker"],
             {"NEREID_WORKER": WORKER, "NEREID_NODE": NODE, "NEREID_SERVICE": SERVICE, "NEREID_BROKER": self.edge.url,
              "NEREID_STATE": str(self.folder / "worker-state")},
         )  # fmt: skip
+        self.edge_worker_pid = process.pid
+        return process
 
     def desire(self, tasks: dict[str, TaskRow]) -> None:
         """Publish the node's desired state, as the GlobalManager does."""
         body = Desired(cluster="bench", epoch=1, rev=1, digest=digest_of(tasks), tasks=tasks).encode()
-        publish.single(
-            topics.DESIRED.of(node=NODE), body, qos=1, retain=True, hostname="127.0.0.1", port=self.cloud.port
-        )
+        BareClient(self.cloud.port).publish_retained(topics.DESIRED.of(node=NODE), body)
 
     def wait_for(self, what: Callable[[], object]) -> None:
         """Return once something is so.
@@ -162,8 +162,8 @@ def rss_mb(pid: int) -> float:
 
 def cpu_s(pid: int) -> float:
     """Return the CPU time that a process has used."""
-    times = psutil.Process(pid).cpu_times()
-    return float(times.user + times.system)
+    # In nanoseconds, where `stat` counts ticks of 10 ms.
+    return sum(int(thread.read_text().split()[0]) for thread in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def _row(kind: str, spec: dict[str, Any], refs: dict[str, Any]) -> TaskRow:

@@ -67,11 +67,11 @@ def bare_segment() -> None:
         bare.get_tensor(answer)[0].argmax()
 
 
-def timed(work: Callable[[], None]) -> tuple[float, float]:
-    """Return wall and CPU time of a segment, all threads of this process included."""
-    began, cpu = time.perf_counter(), time.process_time()
+def timed(work: Callable[[], None]) -> tuple[float, float, float]:
+    """Return a segment's wall time, CPU time of all threads of this process, and of this one alone."""
+    began, cpu, own = time.perf_counter(), time.process_time(), time.thread_time()
     work()
-    return time.perf_counter() - began, time.process_time() - cpu
+    return time.perf_counter() - began, time.process_time() - cpu, time.thread_time() - own
 
 
 pairs = []
@@ -81,7 +81,10 @@ for number in range(-2, rounds):
     else:
         alone, joint = timed(bare_segment), timed(joint_segment)
     if number >= 0:
-        pairs.append({"bare_s": alone[0], "bare_cpu_s": alone[1], "joint_s": joint[0], "joint_cpu_s": joint[1]})
+        pairs.append({
+            "bare_s": alone[0], "bare_cpu_s": alone[1], "bare_own_s": alone[2],
+            "joint_s": joint[0], "joint_cpu_s": joint[1], "joint_own_s": joint[2],
+        })  # fmt: skip
 rss_kb = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line)
 out = Path(service.parameters["out"])
 out.with_suffix(".part").write_text(

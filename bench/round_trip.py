@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a hard sample takes to the cloud and back, against a bare paho echo of the same 20 kB.
+
+Both go edge broker → relay → cloud broker → answer and back, QoS 1, TCP_NODELAY everywhere, in turns in one run; client
+of both is the same process. The product's way has all of it: msgpack and sha256, spool, the worker's link thread, the
+LocalController's outbox with its commit (which the answer does not wait for), shared subscription and micro-batch.
+Judged without a picture's codec on either side: the clock starts with the edge's answer, the big model is a constant.
+With it on both sides (whole `infer`, a trivial .tflite on each) for information.
+"""
+
+import json
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from tests.tiny_models import brightness
+
+from bench.figures import Figure
+from bench.node import NodeRig, cloud_task, service, service_row
+
+SIZE_BYTES: Final = 20_000
+SEGMENT: Final = 10
+ROUNDS: Final = 300
+QUICK_ROUNDS: Final = 20
+TARGETS: Final = {50: 1.25, 99: 3.0}
+SCRIPTS: Final = Path(__file__).parent / "scripts"
+
+
+def run(*, quick: bool) -> list[Figure]:
+    """Return ratios and absolute times, without and with a codec."""
+    rounds = QUICK_ROUNDS if quick else ROUNDS
+    bare = _measure(codec="none", rounds=rounds)
+    figures = [
+        _ratio("product / echo", bare, "whole", percent, target=TARGETS[percent]) for percent in TARGETS
+    ] + [_ratio("product / echo with a short answer", bare, "short", percent) for percent in TARGETS]  # fmt: skip
+    figures += _absolute(bare, {
+        "product": "product", "whole": "echo, 20 kB both ways", "short": "echo, 20 kB up and 300 B down",
+        "floor": "floor: one broker, one client",
+    })  # fmt: skip
+    decoded = _measure(codec="both", rounds=rounds)
+    figures += [_ratio("with codec: product / echo", decoded, "decoded", percent) for percent in TARGETS]
+    return figures + _absolute(decoded, {"product": "with codec: product", "decoded": "with codec: echo"})
+
+
+def frame(size_bytes: int) -> bytes:
+    """Return a JPEG of exactly this size, of noise as dense as a camera's picture."""
+    rng = np.random.default_rng(1)
+    side = max(8, int((size_bytes * 2.6) ** 0.5) // 8 * 8)
+    while True:
+        coarse = rng.integers(0, 256, (max(1, side // 16), max(1, side // 16)), np.uint8)
+        picture = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.int16)
+        noisy = np.clip(picture + rng.normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
+        body = bytes(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
+        if len(body) <= size_bytes:
+            # What follows the end of the image is nobody's: decoders stop there.
+            return body + b"\0" * (size_bytes - len(body))
+        side -= 8
+
+
+def card(folder: Path) -> Path:
+    """Write a trivial model with its card, and return its path."""
+    (folder / "tiny.tflite").write_bytes(brightness())
+    said = {
+        "schema": "nereid.io/model-card/v1", "name": "tiny", "version": "1", "task": "classification",
+        "input": {
+            "layout": "NHWC", "colorOrder": "GRAY", "resize": "stretch", "interpolation": "linear",
+            "normalization": {"unit": "unit", "mean": [0.0], "std": [1.0]},
+        },
+        "output": {"kind": "logits", "labels": ["dark", "bright"]},
+    }  # fmt: skip
+    (folder / "model.json").write_text(json.dumps(said))
+    return folder / "tiny.tflite"
+
+
+def _measure(*, codec: str, rounds: int) -> dict[str, list[float]]:
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        model, out = card(folder), folder / "out.json"
+        (folder / "frame.jpg").write_bytes(frame(SIZE_BYTES))
+        with NodeRig(folder) as rig:
+            rig.start("relay", ["bench.echo", "relay", str(rig.edge.port), str(rig.cloud.port)])
+            rig.start("answer", ["bench.echo", "answer", str(rig.cloud.port)])
+            script = {} if codec == "both" else {"script_dir": SCRIPTS, "script": "cloud_label.py"}
+            rig.start_cloud_worker(cloud_task(model=model, **script))
+            row = service_row(
+                model=model, script_dir=SCRIPTS, script="round_trip.py", out=str(out), codec=codec,
+                frame=str(folder / "frame.jpg"), edge_port=str(rig.edge.port), rounds=str(rounds), segment=str(SEGMENT),
+            )  # fmt: skip
+            rig.desire(service(row))
+            rig.start_edge_worker()
+            rig.wait_for(out.exists)
+        seconds: dict[str, list[float]] = json.loads(out.read_text())
+        return seconds
+
+
+def _ratio(name: str, seconds: dict[str, list[float]], base: str, percent: int, target: float | None = None) -> Figure:
+    value = _percentile(seconds["product"], percent) / _percentile(seconds[base], percent)
+    note = f"{len(seconds['product'])} of each, in turns of {SEGMENT}"
+    return Figure(name=f"{name}, p{percent}", value=value, unit="", target=target, better="lower", note=note)
+
+
+def _absolute(seconds: dict[str, list[float]], names: dict[str, str]) -> list[Figure]:
+    return [
+        Figure(name=f"{name}, p{percent}", value=_percentile(seconds[key], percent) * 1e3, unit="ms")
+        for key, name in names.items()
+        for percent in TARGETS
+    ]
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100)[percent - 1]
