@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import settings
 from tests.mosquitto import Mosquitto, executable
 
 pytest_plugins = ("tests.cluster.fixtures",)
+
+# A busy machine is no defect: nothing here is timed, so hypothesis' deadline of 200 ms an example goes.
+settings.register_profile("nereid", deadline=None)
+settings.load_profile("nereid")
 
 
 class MosquittoFactory(Protocol):

@@ -14,6 +14,8 @@ from tests.edge.rows import SERVICE_UID, document, service_row
 from nereid_edge.desired_store import DesiredStore
 from nereid_edge.store import OutboxStore
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 Process = asyncio.subprocess.Process
 Start = Callable[..., Awaitable[Process]]
 

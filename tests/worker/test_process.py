@@ -264,6 +264,8 @@ def test_a_script_that_is_busy_elsewhere_still_stops(tmp_path: Path, broker: Mos
     text = f"""
 import pathlib, time
 from nereid_worker import JointInference
+
+pytestmark = pytest.mark.slow  # each test starts processes
 service = JointInference.from_task()
 FRAME = pathlib.Path({str(tmp_path / "data/images/00000.png")!r}).read_bytes()
 service.infer(FRAME)

@@ -16,6 +16,8 @@ from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.port import Ref
 from nereid_shared.errors import UserError
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 SEEDS = Path(__file__).parents[2] / "seeds"
 
 

@@ -16,6 +16,8 @@ from nereid_cloud.cli.options import arranged, command_in
 from nereid_cloud.cli.tables import pod_status
 from nereid_shared.errors import UserError
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 
 def bare(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)

@@ -15,6 +15,8 @@ from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.port import Ref
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 
 def cells(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]

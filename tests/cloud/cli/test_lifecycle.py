@@ -13,6 +13,8 @@ from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.local_logs import LOG_FOLDER
 from nereid_cloud.cluster.port import Ref
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 
 def test_a_description_has_spec_conditions_and_events(nereid: Nereid, cluster: LocalCluster) -> None:
     metrics = [{"key": "seen", "value": "12"}]

@@ -15,6 +15,8 @@ from nereid_cloud import data
 from nereid_cloud.cluster.kinds import NAMESPACE
 from nereid_cloud.cluster.local import LocalCluster
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 ANSWERS = ("--normalization", "0..1", "--labels", "0,1,2,3,4,5,6,7,8,9", "--output", "logits")
 
 

@@ -28,6 +28,8 @@ from tests.cloud.laptop.podrunner.runners import (
 from nereid_cloud.cluster.kinds import EVENT
 from nereid_cloud.cluster.local import LocalCluster
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 
 def conditions(obj: dict[str, dict[str, list[dict[str, str]]]]) -> dict[str, str]:
     return {condition["type"]: condition["status"] for condition in obj["status"].get("conditions", ())}

@@ -35,6 +35,8 @@ from nereid_cloud.cluster.kinds import LEASE, NODE
 from nereid_cloud.cluster.local import DATABASE, LocalCluster
 from nereid_cloud.cluster.port import Object, Ref
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 THE_NODE = Ref(kind=NODE, name=NAME)
 THE_LEASE = Ref(kind=LEASE, name=NAME, namespace="kube-node-lease")
 
