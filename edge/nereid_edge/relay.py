@@ -121,10 +121,14 @@ class Relay:
         """Set the links; nothing is published before."""
         self._edge, self._cloud = edge, cloud
 
-    def configure(self, services: Mapping[str, ServiceSettings]) -> None:
-        """Take these services and no others: what is left of others is dropped and forgotten."""
+    def configure(self, services: Mapping[str, ServiceSettings], *, prune: bool) -> None:
+        """Take these services.
+
+        Args:
+            prune: what is left of others is dropped and forgotten: they are absent from a document, not merely unknown.
+        """
         stored = {*self._loaded.counters, *(one.service for one in self._loaded.streams), *self._services}
-        for gone in stored - set(services):
+        for gone in stored - set(services) if prune else ():
             self._forget(gone)
         for name, settings in services.items():
             service = self._services.get(name)
@@ -136,7 +140,8 @@ class Relay:
                 self._give_up(service, service.box.set_policy(settings.policy, self.clock()))
                 if moved:
                     self._tell_all_accepted(service)
-        self._loaded = Loaded(rows=[], counters={}, streams=[], answers=[], clock=0.0)
+        if prune:
+            self._loaded = Loaded(rows=[], counters={}, streams=[], answers=[], clock=0.0)
         self._work.set()
 
     def ledger(self, service: str) -> Ledger:

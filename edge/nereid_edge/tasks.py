@@ -86,14 +86,15 @@ class Tasks:
 
         Args:
             rows: the desired tasks by uid.
-            known: False before any document was applied: then nothing that a broker holds is cleared.
+            known: False before any document was applied: then nothing that a broker or the outbox holds is cleared.
         """
         self._known = known
         former, self._tasks = self._tasks, {}
         for uid, row in rows.items():
             old = former.get(uid)
             self._tasks[uid] = old if old is not None and old.row == row else _planned(uid, row, old)
-        self._relay.configure({t.service: t.settings for t in self._tasks.values() if t.settings is not None})
+        settings = {t.service: t.settings for t in self._tasks.values() if t.settings is not None}
+        self._relay.configure(settings, prune=known)
         self._datasets.watch({uid: t.source for uid, t in self._tasks.items() if t.source is not None})
         wanted = {topics.TASK.of(worker=t.worker): t.task.encode() for t in self._tasks.values() if t.task is not None}
         gone = {topic: b"" for topic in self._wanted if topic not in wanted}

@@ -390,6 +390,37 @@ async def test_nothing_is_left_of_a_deleted_service(lab: Lab, gm: GmPeer, worker
     assert (loaded.rows, loaded.counters, loaded.streams) == ([], {}, [])
 
 
+async def _leave_three_samples_and_no_desired_state(lab: Lab, worker: EdgePeer) -> None:
+    stored(lab, document(SERVICE))
+    async with lab.controller():
+        await worker.until(lambda: worker.tasks)
+        await worker.send(1, 2, 3)
+        await worker.until(lambda: worker.accepted == 3)
+    for path in lab.state.glob("desired.db*"):
+        path.unlink()
+
+
+async def test_the_outbox_outlives_a_desired_state_that_was_moved_away(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:
+    await _leave_three_samples_and_no_desired_state(lab, worker)
+    async with lab.controller():
+        await gm.until(lambda: gm.states and gm.states[-1].cluster is None)
+        await gm.desire(document(SERVICE))
+        async with CloudPeer(lab.cloud).link:
+            await worker.until(lambda: len(worker.answers) == 3)
+        await gm.until(lambda: gm.ledger(SERVICE_UID).answered == 3)
+    assert gm.ledger(SERVICE_UID).dropped == {}
+
+
+async def test_the_first_document_after_that_prunes_what_it_omits(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:
+    await _leave_three_samples_and_no_desired_state(lab, worker)
+    async with lab.controller():
+        empty = document({})
+        await gm.desire(empty)
+        await gm.applied(empty)
+    loaded = OutboxStore(lab.state / "outbox.db").load()
+    assert (loaded.rows, loaded.counters, loaded.streams) == ([], {}, [])
+
+
 async def test_a_fresh_disk_takes_up_a_stream_where_the_worker_is(
     lab: Lab, gm: GmPeer, cloud: CloudPeer, worker: EdgePeer
 ) -> None:
