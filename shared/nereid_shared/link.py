@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-from paho.mqtt.client import MQTTMessage, topic_matches_sub
+from paho.mqtt.client import topic_matches_sub
 
 from nereid_shared.errors import (
     LinkBusy,
@@ -26,7 +26,7 @@ from nereid_shared.errors import (
     PublishRefused,
 )
 from nereid_shared.link_settings import LinkSettings, TlsFiles, Will
-from nereid_shared.session import FAILURE, OnAck, Session, reason_name
+from nereid_shared.session import FAILURE, OnAck, Received, Session, reason_name
 
 __all__ = ["Handler", "Link", "LinkSettings", "Message", "TlsFiles", "Will"]
 
@@ -343,14 +343,14 @@ class Link:
             _log.warning("no connection", extra={"client_id": self.settings.client_id, "problem": problem})
         self.last_error = problem
 
-    def _on_message(self, session: Session, raw: MQTTMessage) -> None:
+    def _on_message(self, session: Session, raw: Received) -> None:
         try:
-            topic = raw.topic
+            topic = raw.topic.decode()
         except UnicodeDecodeError as error:
             self._count_failure("", MessageInvalid(f"topic: {error}"))
             session.ack(raw.mid)
             return
-        message = Message(topic, raw.payload, raw.retain)  # type: ignore[arg-type] # paho's parser makes bytes
+        message = Message(topic, raw.payload, raw.retain)
         subscription = self._route(message.topic)
         if subscription is None:
             self.unrouted += 1
