@@ -74,6 +74,13 @@ class ServiceSettings:
 
 @dataclass(slots=True, kw_only=True)
 class _Service:
+    """A service's samples and answers.
+
+    Attributes:
+        kept: answers that wait here for their worker, the oldest first; on disk too.
+        flying: answers that were published and have no PUBACK yet.
+    """
+
     id: str
     settings: ServiceSettings
     samples_topic: str
@@ -85,14 +92,8 @@ class _Service:
     bodies: dict[SampleKey, bytes] = field(default_factory=dict)
     committed: dict[str, int] = field(default_factory=dict)
     kept: dict[SampleKey, AnswerRecord] = field(default_factory=dict)
+    flying: set[SampleKey] = field(default_factory=set)
     gone: bool = False
-
-
-@dataclass(slots=True)
-class _Finish:
-    """What commits the end of an answered sample, once."""
-
-    change: Change | None = None
 
 
 class Relay:
@@ -122,9 +123,10 @@ class Relay:
         self._edge, self._cloud = edge, cloud
 
     def configure(self, services: Mapping[str, ServiceSettings], *, prune: bool) -> None:
-        """Take these services.
+        """Take up these services.
 
         Args:
+            services: the desired services by id.
             prune: what is left of others is dropped and forgotten: they are absent from a document, not merely unknown.
         """
         stored = {*self._loaded.counters, *(one.service for one in self._loaded.streams), *self._services}
@@ -233,8 +235,7 @@ class Relay:
             self._count(service, counts, lazily=True)
             return
         late = not result.error and now > row.deadline
-        answer = AnswerRecord(service.id, key, late, message.payload)
-        told = self._publish_answer(service, answer, finish := _Finish())
+        answer = AnswerRecord(service.id, key, late, now, message.payload)
         if not row.sent:
             # Answered before the broker's PUBACK came, or sent by a process that did not live to write it.
             counts["sent"] = 1
@@ -247,9 +248,7 @@ class Relay:
             counts |= {"late": 1} if late else {}
             counts |= {"changed": 1} if result.label != row.label else {}
         service.bodies.pop(key, None)
-        finish.change = self._changed(service, counts, [delete(service.id, key)])
-        if not told:
-            self._finish(service, finish, self._keep(service, answer))
+        self._publish_answer(service, answer, self._changed(service, counts, [delete(service.id, key)]))
         self._pump(service, now)
 
     def _pump(self, service: _Service, now: float) -> None:
@@ -287,54 +286,69 @@ class Relay:
 
     # Answers on their way to the worker.
 
-    def _publish_answer(self, service: _Service, answer: AnswerRecord, finish: _Finish) -> bool:
-        """Publish an answer to the edge broker; False where that cannot be done now."""
-        if self._edge is None:
-            return False
-        on_ack = partial(self._answer_acked, service, answer, finish)
+    def _publish_answer(self, service: _Service, answer: AnswerRecord, end: Change) -> bool:
+        """Publish an answer to the edge broker, once at a time; False where that cannot be done now.
+
+        Args:
+            service: whose.
+            answer: a new one, or one that is kept.
+            end: what is to be committed together with what becomes of the answer: the end of its sample.
+        """
+        on_ack = partial(self._answer_acked, service, answer, end)
+        service.flying.add(answer.key)
         try:
-            self._edge.publish_nowait(service.results_topic, answer.body, on_ack=on_ack)
+            if self._edge is not None:
+                self._edge.publish_nowait(service.results_topic, answer.body, on_ack=on_ack)
+                return True
         except TemporaryError:
-            return False
+            pass
         except MessageTooLarge as error:
             _log.warning("answer not handed on", extra={"service": service.id, "problem": str(error)})
-            asyncio.get_running_loop().call_soon(on_ack, REFUSED)
-        return True
+            on_ack(REFUSED)
+            return True
+        on_ack(None)
+        return False
 
-    def _answer_acked(self, service: _Service, answer: AnswerRecord, finish: _Finish, code: int | None) -> None:
-        """Finish the sample on disk, now that the edge broker has its answer, or that the answer has to wait here."""
-        kept = answer.key in service.kept
-        if service.gone or (kept and code in (None, NO_SUBSCRIBER)):
-            return
-        if code is None:
-            self._finish(service, finish, self._keep(service, answer))
-            return
-        statements = [drop_answer(service.id, answer.key)] if service.kept.pop(answer.key, None) else []
-        counts = {"undelivered": 1} if code != DELIVERED else {"corrected": 1} if answer.late else {}
-        if counts or statements:
-            self._count(service, counts, statements=statements, lazily=True)
-        self._finish(service, finish, [])
+    def _answer_acked(self, service: _Service, answer: AnswerRecord, end: Change, code: int | None) -> None:
+        """End the sample on disk, in one transaction with its answer's way: delivered, given up, or kept.
 
-    def _finish(self, service: _Service, finish: _Finish, statements: Iterable[Statement]) -> None:
-        """Commit an answered sample's end. Until here a crash has it sent, and answered, once more."""
-        change, finish.change = finish.change, None
-        if change is not None and not service.gone:
-            self._store.put(replace(change, statements=[*change.statements, *statements]))
+        Until here a crash has the sample sent, and answered, once more.
+        """
+        service.flying.discard(answer.key)
+        if service.gone:
+            return
+        counts: dict[str, int] = {}
+        statements: list[Statement] = []
+        if code in (None, NO_SUBSCRIBER):
+            # The broker or the worker is away; `edge_connected` and the worker's next info try again.
+            if answer.key not in service.kept and len(service.kept) < MAX_KEPT_ANSWERS:
+                service.kept[answer.key] = answer
+                statements = [keep_answer(answer)]
+            elif answer.key not in service.kept:
+                counts = {"undelivered": 1}
+        else:
+            counts = {"undelivered": 1} if code != DELIVERED else {"corrected": 1} if answer.late else {}
+            if service.kept.pop(answer.key, None) is not None:
+                statements = [drop_answer(service.id, answer.key)]
+        more = self._changed(service, counts, statements)
+        change = replace(end, statements=[*end.statements, *more.statements], counts=[*end.counts, *more.counts])
+        if change.statements or change.counts:
+            self._store.put(change)
 
     def _hand_on_kept(self, service: _Service) -> None:
         """Publish the answers that wait; those that nobody takes go on waiting."""
-        for answer in list(service.kept.values()):
-            if not self._publish_answer(service, answer, _Finish()):
+        for answer in [one for key, one in service.kept.items() if key not in service.flying]:
+            if not self._publish_answer(service, answer, Change()):
                 return
 
-    def _keep(self, service: _Service, answer: AnswerRecord) -> list[Statement]:
-        if answer.key in service.kept:
-            return []
-        if len(service.kept) >= MAX_KEPT_ANSWERS:
-            self._count(service, {"undelivered": 1})
-            return []
-        service.kept[answer.key] = answer
-        return [keep_answer(answer)]
+    def _give_up_kept(self, service: _Service, now: float) -> None:
+        """Count the answers whose worker stayed away for as long as samples are kept."""
+        for answer in list(service.kept.values()):
+            if now - answer.since <= service.settings.policy.keep_for_s:
+                return
+            if answer.key not in service.flying:
+                del service.kept[answer.key]
+                self._count(service, {"undelivered": 1}, statements=[drop_answer(service.id, answer.key)])
 
     # Connections and time.
 
@@ -367,6 +381,7 @@ class Relay:
             now = self.clock()
             for service in self._services.values():
                 self._give_up(service, service.box.tick(now))
+                self._give_up_kept(service, now)
                 self._pump(service, now)
             if now - flushed >= LAZY_FLUSH_S:
                 flushed = now
@@ -385,7 +400,7 @@ class Relay:
             if name in self._services:
                 self._store.put_lazily(Change(stream=self._record(self._services[name], stream)))
         self._unsaved.clear()
-        if any(service.box.rows for service in self._services.values()):
+        if any(service.box.rows or service.kept for service in self._services.values()):
             self._store.put_lazily(Change(clock=now))
         self._store.flush()
         for (name, reason), number in self._unlogged.items():

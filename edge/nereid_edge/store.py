@@ -41,10 +41,12 @@ CREATE TABLE IF NOT EXISTS streams (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS answers (
     service TEXT NOT NULL, stream TEXT NOT NULL, seq INTEGER NOT NULL, late INTEGER NOT NULL, body BLOB NOT NULL,
-    PRIMARY KEY (service, stream, seq)
+    since REAL NOT NULL DEFAULT 0, PRIMARY KEY (service, stream, seq)
 );
 CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), seconds REAL NOT NULL);
 """
+# For a file that was made before answers had an age.
+_SINCE: Final = "ALTER TABLE answers ADD COLUMN since REAL NOT NULL DEFAULT 0"
 _COUNT: Final = (
     "INSERT INTO counters VALUES (?, ?, ?) ON CONFLICT (service, name) DO UPDATE SET value = value + excluded.value"
 )
@@ -54,7 +56,7 @@ _INSERT: Final = "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, 
 _DELETE: Final = "DELETE FROM samples WHERE service = ? AND stream = ? AND seq = ?"
 _TRIED: Final = "UPDATE samples SET attempts = ?, sent = ? WHERE service = ? AND stream = ? AND seq = ?"
 _BODY: Final = "SELECT body FROM samples WHERE service = ? AND stream = ? AND seq = ?"
-_KEEP_ANSWER: Final = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)"
+_KEEP_ANSWER: Final = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 _DROP_ANSWER: Final = "DELETE FROM answers WHERE service = ? AND stream = ? AND seq = ?"
 
 _FORGET: Final = tuple(
@@ -87,11 +89,12 @@ class StreamRecord(NamedTuple):
 
 
 class AnswerRecord(NamedTuple):
-    """An answer that no worker has taken yet."""
+    """An answer that no worker has taken yet; `since` when it came, in the LC's time."""
 
     service: str
     key: SampleKey
     late: bool
+    since: float
     body: bytes
 
 
@@ -147,7 +150,7 @@ def tried(service: str, row: Row) -> Statement:
 
 def keep_answer(answer: AnswerRecord) -> Statement:
     """Return the statement that stores an answer until a worker takes it."""
-    return _KEEP_ANSWER, (answer.service, answer.key.stream, answer.key.seq, answer.late, answer.body)
+    return _KEEP_ANSWER, (answer.service, answer.key.stream, answer.key.seq, answer.late, answer.body, answer.since)
 
 
 def drop_answer(service: str, key: SampleKey) -> Statement:
@@ -177,6 +180,8 @@ class OutboxStore:
         self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
         with self._translated(), closing(self._connect()) as connection:
             connection.executescript(_SCHEMA)
+            if not any(name == "since" for _, name, *_ in connection.execute("PRAGMA table_info(answers)")):
+                connection.execute(_SINCE)
         self._reader: sqlite3.Connection | None = None
 
     async def __aenter__(self) -> Self:
@@ -216,7 +221,7 @@ class OutboxStore:
                 StreamRecord(service, stream, contiguous, tuple(json.loads(beyond)), *rest)
                 for service, stream, contiguous, beyond, *rest in streams
             ],
-            answers=[AnswerRecord(s, SampleKey(i, n), bool(late), body) for s, i, n, late, body in answers],
+            answers=[AnswerRecord(s, SampleKey(i, n), bool(late), at, body) for s, i, n, late, body, at in answers],
             clock=clock[0] if clock else 0.0,
         )
 

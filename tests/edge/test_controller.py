@@ -15,6 +15,7 @@ from nereid_shared import topics
 from nereid_shared.link import Link, Message
 from nereid_shared.link_settings import LinkSettings
 from nereid_shared.messages import Desired, GmAlive, Revision
+from nereid_shared.samples import Sample
 
 SERVICE = {SERVICE_UID: service_row()}
 
@@ -244,18 +245,44 @@ async def test_a_late_answer_is_a_correction(lab: Lab, gm: GmPeer, cloud: CloudP
         assert gm.ledger(SERVICE_UID).late == 1
 
 
-async def test_an_answer_that_no_worker_takes_is_counted(lab: Lab, gm: GmPeer, cloud: CloudPeer) -> None:
+async def _send_for_a_worker_that_is_away(lab: Lab, *samples: Sample) -> None:
+    """Publish samples under another client's name: their worker does not subscribe to the answers."""
+    away = Link(LinkSettings.from_url(lab.edge.url, client_id="away"))
+    async with away:
+        await away.wait_connected()
+        for one in samples:
+            while await away.publish(topics.SAMPLES.of(service=SERVICE_ID, node=NODE), one.encode()) != 0:
+                await asyncio.sleep(0.01)
+
+
+async def test_an_answer_waits_for_a_worker_that_restarts(lab: Lab, gm: GmPeer, cloud: CloudPeer) -> None:
     stored(lab, document(SERVICE))
-    deaf = Link(LinkSettings.from_url(lab.edge.url, client_id="deaf"))
-    body = EdgePeer(lab.edge).sample(1).encode()
-    async with lab.controller(), deaf:
-        await deaf.wait_connected()
-        await gm.until(lambda: gm.statuses)
-        topic = topics.SAMPLES.of(service=SERVICE_ID, node=NODE)
-        while await deaf.publish(topic, body) != 0:
-            await asyncio.sleep(0.01)
+    worker = EdgePeer(lab.edge)
+    async with lab.controller():
+        await _send_for_a_worker_that_is_away(lab, worker.sample(1, remaining_ms=-5))
+        await gm.until(lambda: gm.ledger(SERVICE_UID).answered == 1)
+        async with worker.link:
+            await worker.link.wait_connected()
+            for easy in range(1, 21):
+                # None of them sends what another one has sent already.
+                worker.easy = easy
+                worker.link.publish_nowait(topics.WORKER_INFO.of(worker=WORKER), worker.info("running").encode())
+            await worker.until(lambda: 1 in worker.answers)
+            await gm.until(lambda: gm.ledger(SERVICE_UID).easy == 20 and gm.ledger(SERVICE_UID).corrected)
+    ledger = gm.ledger(SERVICE_UID)
+    assert len(worker.answers[1]) == 1
+    assert (ledger.corrected, ledger.undelivered) == (1, 0)
+    assert OutboxStore(lab.state / "outbox.db").load().answers == []
+
+
+async def test_an_answer_that_no_worker_takes_in_time_is_counted(lab: Lab, gm: GmPeer, cloud: CloudPeer) -> None:
+    stored(lab, document({SERVICE_UID: service_row(outbox={"keepFor": "1s"})}))
+    worker = EdgePeer(lab.edge)
+    async with lab.controller():
+        await _send_for_a_worker_that_is_away(lab, worker.sample(1))
         await gm.until(lambda: gm.ledger(SERVICE_UID).undelivered == 1)
         assert gm.ledger(SERVICE_UID).answered == 1
+    assert OutboxStore(lab.state / "outbox.db").load().answers == []
 
 
 async def test_a_repeated_sample_is_accepted_again_and_counted_once(

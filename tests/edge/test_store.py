@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -96,13 +97,20 @@ async def test_nothing_is_left_of_a_forgotten_service_even_in_the_same_commit(pa
 
 
 async def test_answers_wait_on_disk_until_they_are_dropped(path: Path) -> None:
-    answer = AnswerRecord("svc", SampleKey("s", 1), True, b"answer")
+    answer = AnswerRecord("svc", SampleKey("s", 1), True, 7.0, b"answer")
     async with OutboxStore(path) as store:
         store.put(Change(statements=[keep_answer(answer)]))
         await store.committed()
         assert OutboxStore(path).load().answers == [answer]
         store.put(Change(statements=[drop_answer("svc", answer.key)]))
     assert OutboxStore(path).load().answers == []
+
+
+async def test_answers_of_a_file_without_their_age_are_taken_over(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE answers (service TEXT, stream TEXT, seq INTEGER, late INTEGER, body BLOB)")
+        connection.execute("INSERT INTO answers VALUES ('svc', 's', 1, 1, ?)", (b"answer",))
+    assert OutboxStore(path).load().answers == [AnswerRecord("svc", SampleKey("s", 1), True, 0.0, b"answer")]
 
 
 async def test_a_file_that_cannot_be_written_is_tried_again_until_it_can(path: Path) -> None:
