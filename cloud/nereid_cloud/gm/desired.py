@@ -225,6 +225,10 @@ class NodeDesired:
         sent = self._sent
         return sent is not None and sent.applied and uid not in sent.rows and uid not in self.tasks
 
+    def has_dropped(self, uid: str) -> bool:
+        """Whether the document published last lacks the task."""
+        return self._sent is not None and uid not in self._sent.rows
+
     def last_row(self, uid: str) -> TaskRow | None:
         """Return the task as the node was told it last, also by a former GlobalManager."""
         return self.tasks.get(uid) or self._told.get(uid)

@@ -8,7 +8,7 @@ before `release`: an incomplete document would make nodes drop running tasks. Al
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 MAX_PUBLISHING: Final = 20
 REPLACE_ALIVE_S: Final = 1.0
 RAISE_PAUSE_S: Final = 1.0
+TASK_UNRESOLVED: Final = "TaskUnresolved"
 _PLURALS: Final = {kind.kind: kind.plural for kind in (DATASET, JOINT_INFERENCE_SERVICE)}
 
 
@@ -62,6 +63,7 @@ class Downstream:
         self._released = asyncio.Event()
         self._nodes: dict[str, NodeDesired] = {}
         self._rows: dict[str, dict[str, TaskRow]] = {}
+        self._unresolved: dict[str, frozenset[str]] = {}
         self._objects: dict[str, Object] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -88,8 +90,18 @@ class Downstream:
 
     # What the controllers want.
 
-    def assign(self, uid: str, rows: Mapping[str, TaskRow], obj: Object | None = None) -> None:
-        """Let exactly these nodes have the task, each with its row; no rows take it from all of them."""
+    def assign(
+        self, uid: str, rows: Mapping[str, TaskRow], obj: Object | None = None, *, unresolved: Collection[str] = ()
+    ) -> None:
+        """Let exactly these nodes have the task, each with its row; no rows take it from all of them.
+
+        Args:
+            uid: the task.
+            rows: its row by node.
+            obj: the resource, which events show.
+            unresolved: nodes that hold the task while nobody knows its row. A document without it would make them
+                drop it with all its samples: they get none until the row is known or nobody wants the task there.
+        """
         former = self._rows.get(uid, {})
         if obj is not None:
             self._objects[uid] = obj
@@ -97,6 +109,7 @@ class Downstream:
             self._rows[uid] = dict(rows)
         else:
             self._rows.pop(uid, None)
+        freed = self._withhold(uid, frozenset(node for node in unresolved if not self._has_dropped(node, uid)))
         for node in former.keys() | rows.keys():
             if former.get(node) == rows.get(node):
                 continue
@@ -107,6 +120,29 @@ class Downstream:
                 tasks[uid] = rows[node]
             machine.set_tasks(tasks)
             self._kick(node)
+        for node in freed:
+            self._kick(node)
+
+    def _withhold(self, uid: str, nodes: frozenset[str]) -> frozenset[str]:
+        """Note which nodes lack the task's row; returns those that nothing is withheld from any more."""
+        former = self._unresolved.pop(uid, frozenset())
+        before = {node for node in nodes if self._lacks(node)}
+        if nodes:
+            self._unresolved[uid] = nodes
+        for node in sorted(nodes - former - before):
+            message = "a task that the node holds cannot be resolved: the node is told nothing until it can"
+            self._callbacks.on_report(node, Report(reason=TASK_UNRESOLVED, message=message))
+        freed = frozenset(node for node in former - nodes if not self._lacks(node))
+        for node in sorted(freed):
+            self._callbacks.on_report(node, Report(reason=self.trouble(node)))
+        return freed
+
+    def _has_dropped(self, node: str, uid: str) -> bool:
+        machine = self._nodes.get(node)
+        return machine is not None and machine.has_dropped(uid)
+
+    def _lacks(self, node: str) -> bool:
+        return any(node in nodes for nodes in self._unresolved.values())
 
     def release(self) -> None:
         """Publish from now on: every task is known."""
@@ -174,8 +210,14 @@ class Downstream:
         """Return the nodes that shall have the task."""
         return frozenset(self._rows.get(uid, ()))
 
+    def unresolved(self, uid: str) -> frozenset[str]:
+        """Return the nodes that hold the task while nobody knows its row."""
+        return self._unresolved.get(uid, frozenset())
+
     def trouble(self, node: str) -> str:
         """Return the reason of a node's condition, "" where all is well."""
+        if self._lacks(node):
+            return TASK_UNRESOLVED
         machine = self._nodes.get(node)
         return "" if machine is None else machine.trouble
 
@@ -278,6 +320,8 @@ class Downstream:
         """Do what a node's machine has due, and come back when it has more."""
         link, machine = self._link, self._nodes.get(node)
         if machine is None or link is None or not link.connected or not self.released or self._closed:
+            return
+        if self._lacks(node):
             return
         for output in machine.tick(self._now()):
             self._do(node, machine, output)

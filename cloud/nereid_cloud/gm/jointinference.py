@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.gm.conditions import Problem, WorkerObservation
-from nereid_cloud.gm.downstream import Downstream
+from nereid_cloud.gm.downstream import TASK_UNRESOLVED, Downstream
 from nereid_cloud.gm.holding import Holding, held_by
 from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
@@ -75,12 +75,26 @@ class ServiceController:
     def prime(self) -> None:
         """Assign what nodes hold on record, without any write."""
         for raw in self._caches.services.items():
-            service = _parsed(raw)
-            if "deletionTimestamp" in raw["metadata"] or isinstance(service, Problem):
+            if "deletionTimestamp" in raw["metadata"]:
                 continue
-            rows = self._wanted(service, raw, self._plan(service, raw)).rows
-            nodes = held_by(raw)
-            self._downstream.assign(service.metadata.uid, {n: row for n, row in rows.items() if n in nodes}, raw)
+            service, nodes = _parsed(raw), held_by(raw)
+            if isinstance(service, Problem):
+                self._keep(raw, nodes)
+                continue
+            planned = self._plan(service, raw)
+            rows = {n: row for n, row in self._wanted(service, raw, planned).rows.items() if n in nodes}
+            unresolved = nodes.intersection(planned.nodes) - rows.keys()
+            self._downstream.assign(service.metadata.uid, rows, raw, unresolved=unresolved)
+
+    def _keep(self, raw: Object, nodes: frozenset[str]) -> None:
+        """Let nodes keep what they were told last; what nobody remembers stays unresolved."""
+        uid = raw["metadata"]["uid"]
+        kept = {node: row for node in nodes if (row := self._told(node, uid)) is not None}
+        self._downstream.assign(uid, kept, raw, unresolved=nodes - kept.keys())
+
+    def _told(self, node: str, uid: str) -> TaskRow | None:
+        row = self._downstream.last_row(node, uid)
+        return row if row is not None and row.spec is not None else None
 
     def keys_of(self, uid: str) -> list[Key]:
         """Return the keys under which a uid, or a service's identity, is known."""
@@ -101,7 +115,10 @@ class ServiceController:
             return await self._holding.delete(raw)
         service = _parsed(raw)
         if isinstance(service, Problem):
-            report = Report(workers=(), problems=(service,), held=held_by(raw), ledgers={})
+            if self._downstream.unresolved(uid):
+                self._keep(raw, self._downstream.nodes_of(uid) | self._downstream.unresolved(uid))
+            problems = (service, *self._unresolved(uid))
+            report = Report(workers=(), problems=problems, held=held_by(raw), ledgers={})
             return await self._reporter.report(raw, report)
         return await self._bring_about(service, raw)
 
@@ -109,7 +126,8 @@ class ServiceController:
         planned = self._plan(service, raw)
         wanted = self._wanted(service, raw, planned)
         raw = await self._holding.claim(raw, wanted.rows)
-        self._downstream.assign(service.metadata.uid, wanted.rows, raw)
+        unresolved = held_by(raw).intersection(planned.nodes) - wanted.rows.keys()
+        self._downstream.assign(service.metadata.uid, wanted.rows, raw, unresolved=unresolved)
         wait_s = await self._placement.edge(raw, wanted.pods, nodes=planned.nodes)
         task = None
         if planned.parts is not None:
@@ -139,8 +157,8 @@ class ServiceController:
         for node in planned.nodes:
             edge = edges.get(node)
             if edge is None or planned.parts is None:
-                kept = self._downstream.last_row(node, service.metadata.uid)
-                if kept is not None and kept.spec is not None:
+                kept = self._told(node, service.metadata.uid)
+                if kept is not None:
                     rows[node] = kept
                 continue
             pods[node] = edge_pod(service, raw, edge, little=planned.parts.little, default_image=self._image)
@@ -159,10 +177,17 @@ class ServiceController:
         statuses = {name: view.status(uid) for name, view in self._observed.nodes.items()}
         return Report(
             workers=tuple(workers),
-            problems=planned.problems,
+            problems=(*planned.problems, *self._unresolved(uid)),
             held=held,
             ledgers={n: s.ledger for n, s in statuses.items() if s is not None and s.ledger is not None},
         )
+
+    def _unresolved(self, uid: str) -> Iterable[Problem]:
+        nodes = sorted(self._downstream.unresolved(uid))
+        if nodes:
+            more = f" (and {len(nodes) - 1} more)" if len(nodes) > 1 else ""
+            message = f"node {nodes[0]}{more} keeps the task as it has it and is told nothing: it cannot be resolved"
+            yield Problem(reason=TASK_UNRESOLVED, message=message)
 
     def _edge_worker(self, uid: str, node: str, wanted: Wanted, pods: Mapping[str, Object]) -> WorkerObservation:
         view = self._observed.node(node)

@@ -55,7 +55,7 @@ def _faults(seen: EdgeEvidence) -> Iterator[Found]:
     if not seen.node_ready:
         yield "offline", NODE_OFFLINE, "the Node is not Ready"
     if seen.row is None:
-        yield "pending", "NotPlanned", "its task cannot be made"
+        yield "pending", seen.trouble or "NotPlanned", "its task cannot be made"
     pod = _pod(seen.pod)
     if pod is not None and pod[0] == "failed":
         yield pod

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from tests.mosquitto import Mosquitto
 
 from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, LEASE, POD
 from nereid_cloud.cluster.local import DATABASE, LocalCluster
-from nereid_cloud.cluster.port import Object, Ref
+from nereid_cloud.cluster.port import Kind, Object, ObjectList, Ref, WatchEvent
 from nereid_cloud.gm.names import FINALIZER
 from nereid_cloud.gm.pods import task_in
+from nereid_shared import topics
 from nereid_shared.messages import Ledger
 
 
@@ -28,6 +30,23 @@ class GatedCluster(LocalCluster):
     def patch(self, *args: Any, **options: Any) -> Object:
         self.gate.wait(30)
         return super().patch(*args, **options)
+
+
+class StricterCluster(LocalCluster):
+    """A cluster whose services a newer GlobalManager cannot parse."""
+
+    def list(self, kind: Kind, **options: Any) -> ObjectList:
+        listed = super().list(kind, **options)
+        return ObjectList(items=[_unparsable(obj) for obj in listed.items], resource_version=listed.resource_version)
+
+    def watch(self, kind: Kind, **options: Any) -> Iterator[WatchEvent]:
+        for event in super().watch(kind, **options):
+            yield WatchEvent(type=event.type, object=_unparsable(event.object))
+
+
+def _unparsable(obj: Object) -> Object:
+    is_service = obj.get("kind") == JOINT_INFERENCE_SERVICE.kind
+    return {**obj, "spec": {"cloudWorker": obj["spec"]["cloudWorker"]}} if is_service else obj
 
 
 LEASE_REF = Ref(kind=LEASE, name="nereid-gm", namespace="default")
@@ -346,6 +365,67 @@ async def test_a_broken_spec_change_leaves_the_running_task_alone(
             epoch = lc.documents[-1].epoch
             await eyes.until(lambda: lc.documents[-1].epoch > epoch)
             assert lc.names == {"digits"}
+
+
+@pytest.fixture
+def stricter(tmp_path: Path) -> Iterator[LocalCluster]:
+    cluster = StricterCluster(tmp_path / DATABASE)
+    yield cluster
+    cluster.close()
+
+
+@pytest.mark.usefixtures("kubelet")
+async def test_a_restart_that_cannot_parse_a_spec_leaves_the_running_task_alone(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, stricter: LocalCluster
+) -> None:
+    async with Lc(broker.url, "edge-0", eyes) as lc:
+        async with gm():
+            ready_cluster.create(service())
+            await eyes.until(lambda: is_running(eyes))
+        async with gm(cluster=stricter):
+            epoch = lc.documents[-1].epoch
+            await eyes.until(lambda: lc.documents[-1].epoch > epoch)
+            await eyes.until(lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready")[1] == "SpecInvalid")
+            assert {row.name for row in lc.documents[-1].tasks.values()} == lc.names == {"digits"}
+
+
+@pytest.mark.usefixtures("kubelet")
+@pytest.mark.parametrize("parses", [True, False])
+async def test_a_node_is_told_nothing_while_a_task_that_it_holds_cannot_be_resolved(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, stricter: LocalCluster, *, parses: bool
+) -> None:
+    async with Lc(broker.url, "edge-0", eyes) as lc:
+        async with gm():
+            ready_cluster.create(service())
+            await eyes.until(lambda: is_running(eyes))
+            if parses:
+                ready_cluster.patch(service_ref(), {"spec": {"edgeWorker": {"model": {"name": "none"}}}})
+                await eyes.until(
+                    lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready")[1] == "ModelNotFound"
+                )
+        told = len(lc.documents)
+        await lc.link.publish(topics.DESIRED.of(node="edge-0"), b"", retain=True)
+        async with gm(cluster=ready_cluster if parses else stricter, settle_s=0.0):
+            await eyes.until(lambda: "TaskUnresolved" in eyes.reasons())
+            await lc.say_state()
+            ready_cluster.create(dataset("pictures", "edge-0"))
+            await eyes.until(lambda: eyes.condition(DATASET, "pictures", "Ready") == ("False", "TaskUnresolved"))
+            await eyes.until(lambda: "cannot be resolved" in message_of(eyes))
+            assert len(lc.documents) == told
+            if parses:
+                ready_cluster.patch(service_ref(), {"spec": {"edgeWorker": {"model": {"name": "little"}}}})
+                await eyes.until(lambda: lc.names == {"digits", "pictures"})
+                assert all(
+                    "digits" in {row.name for row in document.tasks.values()} for document in lc.documents[told:]
+                )
+            else:
+                ready_cluster.delete(service_ref())
+                await eyes.until(lambda: lc.names == {"pictures"})
+
+
+def message_of(eyes: Eyes) -> str:
+    conditions = (eyes.get(JOINT_INFERENCE_SERVICE, "digits") or {})["status"]["conditions"]
+    return str(conditions[0]["message"])
 
 
 async def test_a_restart_raises_the_epoch_and_keeps_the_counters(
