@@ -181,7 +181,8 @@ class JointInference:
                         finally:
                             self._done(item, easy, taken)
                     self.collect(0.0)
-                    yield from inbox.take()
+                    if len(inbox):
+                        yield from inbox.take()
             until = time.monotonic() + DRAIN_S
             while inbox.awaited and (self._end is None or time.monotonic() < until):
                 self.collect(self._time_left())
@@ -217,8 +218,7 @@ class JointInference:
         """Take in results, waiting at most `timeout_s` for the first, and end the waits whose deadline has passed."""
         if timeout_s > 0 or not self._results.empty():
             self._take_in(timeout_s)
-        if self._waiting:
-            now = time.monotonic()
+        if self._waiting.due < math.inf and self._waiting.due <= (now := time.monotonic()):
             for asked in self._waiting.expired(now):
                 self._degrade(asked, now)
 
@@ -296,7 +296,7 @@ class JointInference:
         try:
             if item.data is None:
                 raise BadSample("cannot be read", reason="missing")
-            if not is_frame(item.data):
+            if type(item.data) is not bytes and not is_frame(item.data):
                 raise BadSample("neither encoded bytes nor a uint8 array (height, width[, 3])", reason="undecodable")
             prediction = self.classifier.predict(item.data)
             verdict = self.rule.decide(prediction.probabilities, item.index)
@@ -313,26 +313,22 @@ class JointInference:
             latency_s=time.monotonic() - item.captured_s, captured_at=item.captured_at,
         )  # fmt: skip
 
-    def _count(self, answer: Answer) -> None:
-        """Count a sample in the page's attributes; `_done` commits them."""
+    def _done(self, item: Frame, answer: Answer, source: Source | None) -> None:
+        """Count a sample, and move the cursor of a source that can resume behind it."""
         page = self._page
         page.seen += 1
         if answer.error:
             page.failed[answer.error if answer.error in FAILURES else "error"] += 1
-            return
-        page.observe("edge", answer.latency_s)
-        if answer.is_hard:
-            page.hard += 1
         else:
-            page.easy += 1
-        page.rule_state = self.rule.state
-
-    def _done(self, item: Frame, answer: Answer, source: Source | None) -> None:
-        """Count a sample, and move the cursor of a source that can resume behind it."""
-        self._count(answer)
+            page.observe("edge", answer.latency_s)
+            if answer.is_hard:
+                page.hard += 1
+            else:
+                page.easy += 1
+            page.rule_state = self.rule.state
         if source is not None and source.identity:
-            self._page.cursor = item.index + 1
-        self._page.commit()
+            page.cursor = item.index + 1
+        page.commit()
 
     def _send(self, item: Frame, answer: Answer, inbox: Inbox, source: Source | None) -> None:
         """Count a hard sample and put it into the spool; what finds no room there keeps the edge's answer."""
@@ -417,8 +413,10 @@ class JointInference:
         """Hand out the edge's answer to one who waited for the cloud's."""
         self._page.degraded += 1
         self._page.commit()
-        answer = replace(asked.answer, degraded=True, latency_s=now - asked.captured_s)
-        asked.inbox.put(replace(answer, reason=reason) if reason else answer)
+        answer = asked.answer
+        asked.inbox.put(
+            replace(answer, degraded=True, latency_s=now - asked.captured_s, reason=reason or answer.reason)
+        )
 
     def _correct(self, answer: Answer) -> None:
         self._page.corrected += 1

@@ -57,6 +57,7 @@ class Page:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self._file, _SIZE)
         self._map = mmap.mmap(self._file, _SIZE)
+        self._counts = memoryview(self._map)[_HISTOGRAM : _HISTOGRAM + 2 * _BUCKETS * _COUNT.size].cast("Q")
         self.seen = self.easy = self.hard = self.skipped = self.degraded = self.corrected = 0
         self.cursor = self.seq = 0
         self.started_us = now_us
@@ -104,8 +105,7 @@ class Page:
     def observe(self, name: str, seconds: float) -> None:
         """Count a latency; `name` is ``edge`` or ``cloud``."""
         index = min(histogram.bucket(seconds), _BUCKETS - 1)
-        at = _HISTOGRAM + _COUNT.size * (index + (_BUCKETS if name == "cloud" else 0))
-        _COUNT.pack_into(self._map, at, _COUNT.unpack_from(self._map, at)[0] + 1)
+        self._counts[index + (_BUCKETS if name == "cloud" else 0)] += 1
 
     def ledger(self) -> Ledger:
         """Return the worker's part of the ledger as last committed; callable from another thread."""
@@ -120,11 +120,11 @@ class Page:
         )  # fmt: skip
 
     def _histogram(self, first: int) -> dict[int, int]:
-        counts = struct.unpack_from(f"<{_BUCKETS}Q", self._map, _HISTOGRAM + _COUNT.size * first)
-        return {index: count for index, count in enumerate(counts) if count}
+        return {index: count for index, count in enumerate(self._counts[first : first + _BUCKETS]) if count}
 
     def close(self) -> None:
         """Release the file; what was committed stays."""
+        self._counts.release()
         self._map.close()
         os.close(self._file)
 

@@ -5,6 +5,7 @@ Bookkeeping alone: no clock, no thread, no I/O.
 """
 
 import heapq
+import math
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,23 +77,25 @@ Stage = Literal["waiting", "late", "unknown", "repeated"]
 
 
 class Waiting:
-    """The hard samples of one stream, by number."""
+    """The hard samples of one stream, by number.
+
+    Attributes:
+        due: no deadline is nearer than this; infinite where nobody waits.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[int, Asked] = {}
+        self.due = math.inf
         self._deadlines: list[tuple[float, int]] = []
         self._late: OrderedDict[int, Asked] = OrderedDict()
         self._done: OrderedDict[int, None] = OrderedDict()
-
-    def __bool__(self) -> bool:
-        """Whether there is a deadline to look at."""
-        return bool(self._deadlines)
 
     def ask(self, seq: int, asked: Asked) -> None:
         """Note that a sample is on its way."""
         asked.inbox.awaited += 1
         self._waiting[seq] = asked
         heapq.heappush(self._deadlines, (asked.deadline_s, seq))
+        self._set_due()
 
     def settle(self, seq: int) -> tuple[Stage, Asked | None]:
         """Note a result, and return whose it is.
@@ -114,8 +117,9 @@ class Waiting:
 
     def expired(self, now: float) -> Iterator[Asked]:
         """Yield those whose deadline has passed, as late from now on."""
-        while self._deadlines and self._deadlines[0][0] <= now:
+        while self.due <= now:
             _, seq = heapq.heappop(self._deadlines)
+            self._set_due()
             if (asked := self._waiting.pop(seq, None)) is not None:
                 asked.inbox.awaited -= 1
                 self._remember(seq, asked)
@@ -131,7 +135,11 @@ class Waiting:
         """Return the nearest deadline of a sample that is waited for; at the latest then somebody has to look."""
         while self._deadlines and self._deadlines[0][1] not in self._waiting:
             heapq.heappop(self._deadlines)
+        self._set_due()
         return self._deadlines[0][0] if self._deadlines else None
+
+    def _set_due(self) -> None:
+        self.due = self._deadlines[0][0] if self._deadlines else math.inf
 
     def _remember(self, seq: int, asked: Asked) -> None:
         self._late[seq] = asked
