@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
 
-from nereid_edge.window import Budget, Rate, RoundTrip, Window
+from nereid_edge.window import PAUSE_LIMIT_S, Budget, Rate, RoundTrip, Window
 
 EXPIRED: Final = "expired"
 OVER_BUDGET: Final = "over-budget"
 FULL: Final = "full"
 POISON: Final = "poison"
 UNDECODABLE: Final = "undecodable"
+MALFORMED: Final = "malformed-scores"
+REFUSED: Final = "refused"
 FORGOTTEN: Final = "forgotten"
 
 DELIVERED: Final = 0x00
@@ -30,6 +32,8 @@ LIVE_PER_STORED: Final = 4
 STORED_FLOOR: Final = 4
 PROBE_S: Final = (0.25, 5.0)
 STRANGER_REPEATS: Final = 3
+# After a try that failed in the cloud; doubled with each.
+RETRY_S: Final = 0.5
 # Live samples keep half of the byte budget to themselves while stored ones drain.
 STORED_LEAVES: Final = 0.5
 
@@ -67,8 +71,8 @@ class Row:
 
     Attributes:
         born: when it was accepted, `deadline` when its caller stops waiting; both in the LC's time.
-        attempts: tries that reached a subscriber and timed out while the service answered other samples: a cloud
-            that answers nothing is no fault of the sample's.
+        attempts: tries that failed in the cloud, or that reached a subscriber and timed out while the service
+            answered other samples: a cloud that answers nothing is no fault of the sample's.
         sent: whether it was ever handed to one; further tries are resends.
         flight: number of the current try, so that a late PUBACK of an earlier one changes nothing.
         counted: the last flight that was noted as delivered.
@@ -269,6 +273,22 @@ class Outbox:
             self.dropped[reason] = self.dropped.get(reason, 0) + 1
         return row
 
+    def fail(self, key: SampleKey, digest: bytes, now: float) -> bool:
+        """Take the cloud's word that a try failed; False where there is no other: `refuse` it then."""
+        row = self.rows.get(key)
+        if row is None or row.digest != digest:
+            return False
+        self._resume()
+        if key not in self._flying:
+            # An earlier try's failure, which was counted when it timed out.
+            return True
+        row.attempts += 1
+        if row.attempts >= self.policy.max_attempts:
+            return False
+        self._unfly(row)
+        self._retry_later(row, now + min(RETRY_S * 2 ** min(row.attempts - 1, 10), PAUSE_LIMIT_S))
+        return True
+
     def disconnected(self) -> None:
         """Put what was in flight back: whether it arrived is unknown."""
         for row in list(self._flying.values()):
@@ -327,11 +347,12 @@ class Outbox:
         (self._live if stage is Stage.LIVE else self._stored).append(row)
         self._order += 1
         heapq.heappush(self._surest, (-row.score, self._order, row))
-        if len(self._surest) + len(self._live) + len(self._stored) + len(self._later) > 6 * len(self.rows) + 64:
-            self._sweep()
+        self._sweep()
 
     def _sweep(self) -> None:
-        """Forget what the queues still hold of rows that are gone: in an outage nothing else would."""
+        """Forget what the queues still hold of rows that are gone, once that is most of what they hold."""
+        if len(self._surest) + len(self._live) + len(self._stored) + len(self._later) <= 6 * len(self.rows) + 64:
+            return
         self._surest = [entry for entry in self._surest if entry[2].key in self.rows]
         heapq.heapify(self._surest)
         self._later = [entry for entry in self._later if entry[2].stage is Stage.LATER]
@@ -379,6 +400,7 @@ class Outbox:
         self.bytes -= row.size
         # What the queues still hold of it is skipped by its stage.
         row.stage = Stage.FLYING
+        self._sweep()
 
     def _drop(self, row: Row, reason: str) -> Drop:
         self._remove(row)

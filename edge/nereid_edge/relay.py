@@ -18,7 +18,20 @@ from typing import Final
 
 from nereid_edge import ledger
 from nereid_edge.ledger import WorkerSide
-from nereid_edge.outbox import DELIVERED, NO_SUBSCRIBER, UNDECODABLE, Drop, Outbox, Policy, Row, SampleKey, Stream
+from nereid_edge.outbox import (
+    DELIVERED,
+    MALFORMED,
+    NO_SUBSCRIBER,
+    POISON,
+    REFUSED,
+    UNDECODABLE,
+    Drop,
+    Outbox,
+    Policy,
+    Row,
+    SampleKey,
+    Stream,
+)
 from nereid_edge.store import (
     AnswerRecord,
     Change,
@@ -47,7 +60,10 @@ DELETED: Final = "deleted"
 LOST: Final = "lost"
 TOO_LARGE: Final = "too-large"
 MAX_KEPT_ANSWERS: Final = 1000
-REFUSED: Final = 0x80
+PUBLISH_FAILED: Final = 0x80
+# The ledger's name for what a cloud worker says instead of an answer; it is `REFUSED` for all else that a script may
+# say. A script that raised may do better at the next try: only the last one counts.
+_REASONS: Final = {"": "", "predict-failed": POISON, UNDECODABLE: UNDECODABLE, MALFORMED: MALFORMED}
 _MAX_SEQ: Final = 2**53
 _MAX_REMAINING_MS: Final = 7 * 24 * 3600 * 1000
 
@@ -226,22 +242,29 @@ class Relay:
         now = self.clock()
         key = SampleKey(result.stream, result.seq)
         counts = {"bytes_down": len(message.payload)}
-        if result.error:
-            row = service.box.refuse(key, result.digest, UNDECODABLE, now)
+        reason = _REASONS.get(result.error, REFUSED)
+        if reason == POISON and service.box.fail(key, result.digest, now):
+            statements = [tried(service.id, service.box.rows[key])]
+            self._count(service, counts, statements=statements, lazily=True)
+            self._pump(service, now)
+            return
+        if reason:
+            row = service.box.refuse(key, result.digest, reason, now)
         else:
             row = service.box.answer(key, result.digest, now)
         if row is None:
             counts["duplicates"] = 1
             self._count(service, counts, lazily=True)
             return
-        late = not result.error and now > row.deadline
+        late = not reason and now > row.deadline
         answer = AnswerRecord(service.id, key, late, now, message.payload)
         if not row.sent:
             # Answered before the broker's PUBACK came, or sent by a process that did not live to write it.
             counts["sent"] = 1
             row.counted, row.sent = row.flight, True
-        if result.error:
-            counts[ledger.DROPPED + UNDECODABLE] = 1
+        if reason:
+            counts[ledger.DROPPED + reason] = 1
+            self._note_drop(service, Drop(row, reason))
         else:
             seconds = now - row.deadline + service.settings.deadline_s
             counts |= {"answered": 1, f"{ledger.CLOUD}{histogram.bucket(seconds)}": 1}
@@ -304,7 +327,7 @@ class Relay:
             pass
         except MessageTooLarge as error:
             _log.warning("answer not handed on", extra={"service": service.id, "problem": str(error)})
-            on_ack(REFUSED)
+            on_ack(PUBLISH_FAILED)
             return True
         on_ack(None)
         return False

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import msgpack
+import pytest
 from tests.edge.peers import NODE, TIMEOUT_S, CloudPeer, EdgePeer, GmPeer, Lab, answered_by_the_ledger
 from tests.edge.rows import CLUSTER, SERVICE_ID, SERVICE_UID, WORKER, document, row, service_row
 
@@ -325,6 +326,49 @@ async def test_a_sample_that_the_cloud_cannot_read_is_dropped_and_the_worker_hea
         await worker.until(lambda: 1 in worker.answers)
         await gm.until(lambda: gm.ledger(SERVICE_UID).dropped == {"undecodable": 1})
         assert answered_by_the_ledger(gm.ledger(SERVICE_UID))
+
+
+@pytest.mark.parametrize("said", [("malformed-scores", "malformed-scores"), ("odd", "refused"), ("x" * 300, "refused")])
+async def test_a_sample_that_the_cloud_refuses_is_dropped_under_the_errors_own_name(
+    lab: Lab, gm: GmPeer, cloud: CloudPeer, worker: EdgePeer, said: tuple[str, str]
+) -> None:
+    cloud.error, reason = said
+    stored(lab, document(SERVICE))
+    async with lab.controller():
+        await worker.until(lambda: worker.tasks)
+        await worker.send(1)
+        await gm.until(lambda: gm.ledger(SERVICE_UID).dropped)
+    assert gm.ledger(SERVICE_UID).dropped == {reason: 1}
+
+
+async def test_a_sample_at_which_the_clouds_script_raised_is_tried_again(
+    lab: Lab, gm: GmPeer, cloud: CloudPeer, worker: EdgePeer
+) -> None:
+    cloud.error = "predict-failed"
+    stored(lab, document(SERVICE))
+    async with lab.controller():
+        await worker.until(lambda: worker.tasks)
+        await worker.send(1)
+        await cloud.until(lambda: cloud.seen)
+        cloud.error = ""
+        await worker.until(lambda: 1 in worker.answers)
+        await gm.until(lambda: gm.ledger(SERVICE_UID).answered == 1 and gm.ledger(SERVICE_UID).resent == 1)
+    assert [answer.label for answer in worker.answers[1]] == ["big"]
+    assert gm.ledger(SERVICE_UID).dropped == {}
+
+
+async def test_a_sample_at_which_the_clouds_script_always_raises_is_poison(
+    lab: Lab, gm: GmPeer, cloud: CloudPeer, worker: EdgePeer
+) -> None:
+    cloud.error = "predict-failed"
+    stored(lab, document({SERVICE_UID: service_row(outbox={"maxAttempts": 2})}))
+    async with lab.controller():
+        await worker.until(lambda: worker.tasks)
+        await worker.send(1)
+        await gm.until(lambda: gm.ledger(SERVICE_UID).dropped == {"poison": 1})
+        await worker.until(lambda: 1 in worker.answers)
+    assert cloud.seen == [1, 1]
+    assert OutboxStore(lab.state / "outbox.db").load().rows == []
 
 
 async def test_samples_wait_for_a_cloud_worker_and_go_when_it_comes(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:

@@ -14,6 +14,7 @@ from nereid_edge.outbox import (
     NO_SUBSCRIBER,
     OVER_BUDGET,
     POISON,
+    RETRY_S,
     UNDECODABLE,
     Accepted,
     Outbox,
@@ -135,6 +136,21 @@ def test_the_round_trip_of_a_repeated_sample_is_not_measured() -> None:
         deliver(box, row, now)
     box.answer(SampleKey("s", 1), DIGEST, 5.01)
     assert box.round_trip.smoothed_s is None
+
+
+def test_a_failed_try_counts_once_and_the_next_one_waits() -> None:
+    box = filled(1, Policy(max_attempts=2))
+    first = box.take(0.0)
+    assert first is not None
+    assert box.fail(first.key, DIGEST, 0.1)
+    # The same try's failure again, as a repeated result: the sample is not in flight.
+    assert box.fail(first.key, DIGEST, 0.1)
+    assert (first.attempts, box.in_flight, box.take(0.2)) == (1, 0, None)
+    assert box.take(0.1 + RETRY_S) is first
+    assert not box.fail(first.key, b"other" * 8, 5.0)
+    assert not box.fail(first.key, DIGEST, 5.0)
+    assert box.refuse(first.key, DIGEST, POISON, 5.0) is first
+    assert (box.rows, box.in_flight) == ({}, 0)
 
 
 def test_a_sample_is_sent_again_with_back_off_and_given_up_as_poison() -> None:
@@ -361,6 +377,14 @@ class Schedules(RuleBasedStateMachine):
             done = self.box.refuse(row.key, DIGEST, UNDECODABLE, self.now)
         assert (done is None) == (row.key in self.gone)
         self.gone.add(row.key)
+
+    @precondition(lambda self: bool(self.flying))
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        row = data.draw(st.sampled_from(self.flying))
+        if not self.box.fail(row.key, DIGEST, self.now):
+            assert (self.box.refuse(row.key, DIGEST, POISON, self.now) is None) == (row.key in self.gone)
+            self.gone.add(row.key)
 
     @rule(seconds=st.sampled_from([0.01, 1.0, 5.0, 30.0]))
     def time_passes(self, seconds: float) -> None:

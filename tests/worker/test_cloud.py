@@ -99,6 +99,9 @@ class Edge:
         async with asyncio.timeout(WAIT_S), self._news:
             await self._news.wait_for(true)
 
+    async def until_results(self, count: int) -> None:
+        await self.until(lambda: len(self.results) == count)
+
     async def until_running(self) -> None:
         await self.until(lambda: any(info.status == "running" for info in self.infos))
 
@@ -292,6 +295,35 @@ async def test_a_predict_that_raises_costs_only_the_sample_that_it_cannot_take(
     assert {result.seq: result.error for _, result in edge.results} == {
         12: "", 13: "predict-failed", 14: "malformed-scores", 15: "odd", 16: "",
     }  # fmt: skip
+
+
+async def test_a_sample_at_which_predict_raised_is_predicted_again(broker: Mosquitto, tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def predict(frames: list[Any]) -> list[tuple[str, float]]:
+        tries.append(len(frames))
+        if len(tries) == 1:
+            raise TimeoutError
+        return [("ok", 0.5)] * len(frames)
+
+    async with edge_at(broker) as edge, worker_of(task_for(tmp_path / "none"), broker, predict):
+        await edge.until_running()
+        for count in range(1, 4):
+            await edge.send(sample(1))
+            await edge.until_results(count)
+    assert [result.error for _, result in edge.results] == ["predict-failed", "", ""]
+    assert tries == [1, 1]
+
+
+async def test_a_refusal_without_a_reason_is_no_answer(broker: Mosquitto, tmp_path: Path) -> None:
+    def predict(frames: list[Any]) -> list[BadSample]:
+        return [BadSample("", reason="") for _ in frames]
+
+    async with edge_at(broker) as edge, worker_of(task_for(tmp_path / "none"), broker, predict):
+        await edge.until_running()
+        await edge.send(sample(1))
+        await edge.until(lambda: bool(edge.results))
+    assert edge.results[0][1].error == "refused"
 
 
 async def test_two_workers_share_the_samples(broker: Mosquitto, tmp_path: Path) -> None:

@@ -254,9 +254,11 @@ class CloudWorker:
             if result.error:
                 log.warning("sample not answered", extra={"node": job.node, "seq": result.seq, "reason": result.error})
             body = result.encode()
-            self._answers[job.identity] = body
-            if len(self._answers) > ANSWERS_KEPT:
-                self._answers.popitem(last=False)
+            if not result.error:
+                # An error is never kept: what a script could not answer now, it may answer when it comes again.
+                self._answers[job.identity] = body
+                if len(self._answers) > ANSWERS_KEPT:
+                    self._answers.popitem(last=False)
             self._publish(job, body)
 
     def _publish(self, job: Job, body: bytes) -> None:

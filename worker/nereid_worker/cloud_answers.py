@@ -96,7 +96,7 @@ def _frame(sample: Sample) -> Frame:
 def _said(outcome: Answered, labels: Sequence[str]) -> tuple[str, float, tuple[tuple[str, float], ...], str]:
     """Return label, score, best classes and error."""
     if isinstance(outcome, BadSample):
-        return "", 0.0, (), outcome.reason
+        return "", 0.0, (), outcome.reason or "refused"
     if isinstance(outcome, Prediction):
         best = outcome.probabilities.argsort()[::-1][:BEST]
         scores = tuple((labels[i], float(outcome.probabilities[i])) for i in best) if labels else ()
