@@ -104,11 +104,13 @@ class NodeDesired:
     _told: dict[str, TaskRow] = field(default_factory=dict)
     _waiting: list[Output] = field(default_factory=list)
 
-    def set_tasks(self, tasks: Mapping[str, TaskRow]) -> None:
-        """Take the complete list of the node's tasks."""
-        if tasks != self.tasks:
-            self.tasks = dict(tasks)
-            self._due = True
+    def set_tasks(self, tasks: Mapping[str, TaskRow]) -> bool:
+        """Take the complete list of the node's tasks; returns whether it differs from the former."""
+        if tasks == self.tasks:
+            return False
+        self.tasks = dict(tasks)
+        self._due = True
+        return True
 
     def new_epoch(self, epoch: int) -> None:
         """Start again at revision 1 of a new epoch."""

@@ -62,7 +62,8 @@ class Downstream:
         self._link: Link | None = None
         self._released = asyncio.Event()
         self._nodes: dict[str, NodeDesired] = {}
-        self._rows: dict[str, dict[str, TaskRow]] = {}
+        self._rows: dict[str, dict[str, TaskRow]] = {}  # by node and uid: what a node's machine is made from
+        self._holders: dict[str, frozenset[str]] = {}
         self._unresolved: dict[str, frozenset[str]] = {}
         self._objects: dict[str, Object] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -102,24 +103,25 @@ class Downstream:
             unresolved: nodes that hold the task while nobody knows its row. A document without it would make them
                 drop it with all its samples: they get none until the row is known or nobody wants the task there.
         """
-        former = self._rows.get(uid, {})
+        former = self.nodes_of(uid)
         if obj is not None:
             self._objects[uid] = obj
+        for node in former - rows.keys():
+            del self._rows[node][uid]
+            if not self._rows[node]:
+                del self._rows[node]
+        for node, row in rows.items():
+            self._rows.setdefault(node, {})[uid] = row
         if rows:
-            self._rows[uid] = dict(rows)
+            self._holders[uid] = frozenset(rows)
         else:
-            self._rows.pop(uid, None)
+            self._holders.pop(uid, None)
         freed = self._withhold(uid, frozenset(node for node in unresolved if not self._has_dropped(node, uid)))
-        for node in former.keys() | rows.keys():
-            if former.get(node) == rows.get(node):
-                continue
-            machine = self._machine(node)
-            tasks = {**machine.tasks}
-            tasks.pop(uid, None)
-            if node in rows:
-                tasks[uid] = rows[node]
-            machine.set_tasks(tasks)
-            self._kick(node)
+        for node in former | rows.keys():
+            is_new = node not in self._nodes
+            machine = self._machine(node) if node in rows else self._nodes.get(node)
+            if machine is not None and (machine.set_tasks(self._rows.get(node, {})) or is_new):
+                self._kick(node)
         for node in freed:
             self._kick(node)
 
@@ -208,7 +210,7 @@ class Downstream:
 
     def nodes_of(self, uid: str) -> frozenset[str]:
         """Return the nodes that shall have the task."""
-        return frozenset(self._rows.get(uid, ()))
+        return self._holders.get(uid, frozenset())
 
     def unresolved(self, uid: str) -> frozenset[str]:
         """Return the nodes that hold the task while nobody knows its row."""
@@ -300,7 +302,8 @@ class Downstream:
 
     def _machine(self, node: str) -> NodeDesired:
         if node not in self._nodes:
-            self._nodes[node] = NodeDesired(cluster=self._cluster, epoch=self.epoch)
+            tasks = dict(self._rows.get(node, {}))
+            self._nodes[node] = NodeDesired(cluster=self._cluster, epoch=self.epoch, tasks=tasks)
         return self._nodes[node]
 
     def _known(self, node: str) -> NodeDesired | None:
@@ -375,7 +378,7 @@ class Downstream:
             except (LinkDown, PermanentError) as error:
                 # Nothing depends on it: the document is what the node applies.
                 logger.info("event not published", extra={"topic": where, "error": str(error)})
-            if topic is topics.DELETE and uid not in self._rows:
+            if topic is topics.DELETE and uid not in self._holders:
                 self._objects.pop(uid, None)
 
     async def _clear(self, node: str) -> None:

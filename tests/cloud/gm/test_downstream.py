@@ -70,3 +70,23 @@ async def test_a_document_that_was_on_its_way_when_the_broker_died_comes_again(b
         document = await first_document(broker)
         assert document.rev > 1
         assert set(document.tasks) == {"u"}
+
+
+async def test_a_node_that_was_deleted_and_came_back_at_once_has_its_tasks_again(broker: Mosquitto) -> None:
+    down = downstream()
+    came: asyncio.Queue[bytes] = asyncio.Queue()
+    reader = Link(
+        LinkSettings.from_url(broker.url, client_id="reader"),
+        subscriptions={topics.DESIRED.of(node="edge-0"): lambda message: came.put_nowait(message.payload)},
+    )
+    async with asyncio.timeout(20), down, link_of(broker, down) as link, reader:
+        await link.wait_connected()
+        await reader.wait_connected()
+        down.assign("u", {"edge-0": ROW})
+        down.release()
+        assert await came.get()
+        down.node_gone("edge-0")
+        assert not await came.get()
+        down.assign("u", {"edge-0": ROW})
+        document = Desired.decode(await came.get(), max_bytes=topics.DESIRED.max_bytes)
+        assert set(document.tasks) == {"u"}
