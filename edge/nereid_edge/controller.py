@@ -12,6 +12,7 @@ import random
 import secrets
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 
 from nereid_edge.desired import DesiredState, Due, Judgement, Verdict
 from nereid_edge.desired_store import DesiredStore
@@ -21,14 +22,14 @@ from nereid_edge.settings import Settings
 from nereid_edge.store import OutboxStore
 from nereid_edge.tasks import Tasks
 from nereid_shared import topics
-from nereid_shared.errors import MessageInvalid, MessageTooLarge, NereidError, TemporaryError
+from nereid_shared.errors import MessageInvalid, MessageTooLarge, NereidError, TemporaryError, UserError
 from nereid_shared.link import Link, Message
 from nereid_shared.link_settings import Will
 from nereid_shared.messages import Desired, GmAlive, NodeAlive, NodeState, Revision, Sync
 
 _log = logging.getLogger(__name__)
 
-VERSION = "0.1.0"
+VERSION = version("nereid-ai")
 COALESCE_S = 0.2
 ACCEPTANCE_LOOK_S = 2.0
 GOODBYE_TIMEOUT_S = 2.0
@@ -44,6 +45,7 @@ class LocalController:
 
     Raises:
         UserError: a file in the state folder is damaged.
+        TemporaryError: a file in the state folder cannot be read now.
     """
 
     def __init__(self, settings: Settings, folder: StateFolder) -> None:
@@ -189,13 +191,13 @@ class LocalController:
         if judged.verdict is Verdict.APPLY:
             try:
                 await asyncio.to_thread(self._disk.apply, document)
-            except TemporaryError as error:
+            except (TemporaryError, UserError) as error:
                 _log.error("desired state not stored", extra={**extra, "problem": str(error)})
                 self._machine.failed("StoreFailed", str(error), time.monotonic())
             else:
                 self._machine.stored(document, time.monotonic())
-                self._folder.consume_acceptance(document.cluster)
                 self._tasks.apply(document.tasks, known=True)
+                self._folder.consume_acceptance(document.cluster)
                 _log.info("applied", extra=extra)
         elif judged.verdict is not Verdict.IGNORE:
             _log.warning("not applied", extra={**extra, "reason": judged.reason, "problem": judged.message})

@@ -2,7 +2,8 @@
 """The desired state on disk: one SQLite transaction per document, in a file apart from the outbox's."""
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,40 +25,30 @@ class DesiredStore:
     """The file ``desired.db``. Documents are rare, so each call has a connection of its own.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged; `load` and `apply` too.
+        TemporaryError: the disk is full or does not answer, or the file is locked; `load` and `apply` too.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with closing(self._connect()) as connection:
+        with self._translated(), closing(self._connect()) as connection:
             connection.executescript(_SCHEMA)
 
     def load(self) -> Applied:
         """Return what was applied last."""
-        try:
+        with self._translated():
             with closing(self._connect()) as connection:
                 head = connection.execute("SELECT cluster, epoch, rev FROM applied").fetchone()
                 rows = connection.execute("SELECT uid, row FROM tasks").fetchall()
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
-        if head is None:
-            return Applied()
-        try:
+            if head is None:
+                return Applied()
             tasks = {uid: TaskRow.decode(row, max_bytes=_MAX_ROW_BYTES) for uid, row in rows}
-        except MessageInvalid as error:
-            raise self._damaged(error) from error
-        return Applied(cluster=head[0], epoch=head[1], rev=head[2], tasks=tasks)
+            return Applied(cluster=head[0], epoch=head[1], rev=head[2], tasks=tasks)
 
     def apply(self, document: Desired) -> None:
-        """Replace what is stored by a document, whole or not at all; on disk when it returns.
-
-        Raises:
-            TemporaryError: the disk is full or does not answer; nothing has changed.
-        """
-        try:
+        """Replace what is stored by a document, whole or not at all; on disk when it returns."""
+        with self._translated():
             self._replace(document)
-        except sqlite3.OperationalError as error:
-            raise TemporaryError(f"{self._path}: {error}") from error
 
     def _replace(self, document: Desired) -> None:
         rows = [(uid, row.encode()) for uid, row in document.tasks.items()]
@@ -75,14 +66,20 @@ class DesiredStore:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA cache_size = -256")
-        except sqlite3.DatabaseError as error:
+        except sqlite3.DatabaseError:
             connection.close()
-            raise self._damaged(error) from error
+            raise
         return connection
 
-    def _damaged(self, error: Exception) -> UserError:
-        return UserError(
-            f"cannot be read: {error}",
-            where=str(self._path),
-            mend="Move it away: the GlobalManager sends the desired state again",
-        )
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise TemporaryError(f"{self._path}: {error}") from error
+        except (sqlite3.DatabaseError, MessageInvalid) as error:
+            raise UserError(
+                f"cannot be read: {error}",
+                where=str(self._path),
+                mend="Move it away: the GlobalManager sends the desired state again",
+            ) from error

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from nereid_edge.outbox import Row, SampleKey
-from nereid_shared.errors import UserError
+from nereid_shared.errors import TemporaryError, UserError
 
 _log = logging.getLogger(__name__)
 
@@ -166,6 +166,7 @@ class OutboxStore:
 
     Raises:
         UserError: the file is damaged.
+        TemporaryError: the disk is full or does not answer, or the file is locked.
     """
 
     def __init__(self, path: Path) -> None:
@@ -353,7 +354,7 @@ class OutboxStore:
 
 
 class _Translated:
-    """A context in which a damaged file is the user's to mend."""
+    """A context in which a damaged file is the user's to mend, and a full disk or a locked file is for a while."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -364,6 +365,8 @@ class _Translated:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, sqlite3.OperationalError):
+            raise TemporaryError(f"{self._path}: {error}") from error
         if isinstance(error, sqlite3.DatabaseError):
             raise UserError(
                 f"cannot be read: {error}", where=str(self._path), mend="Move it away, and the samples in it with it"

@@ -121,6 +121,23 @@ async def test_an_unreadable_document_is_told_in_state(lab: Lab, gm: GmPeer) -> 
             await gm.until(lambda: gm.states[-1].reason == "")
 
 
+async def test_a_document_that_cannot_be_stored_is_told_and_asked_for_again(lab: Lab, gm: GmPeer) -> None:
+    stored(lab, document({}))
+    async with lab.controller():
+        await gm.until(lambda: gm.states)
+        path = lab.state / "desired.db"
+        whole = path.read_bytes()
+        path.write_bytes(b"not a database" * 1000)
+        later = document(SERVICE, rev=2)
+        await gm.desire(later)
+        await gm.until(lambda: gm.states[-1].reason == "StoreFailed")
+        assert gm.states[-1].rev == 1
+        path.write_bytes(whole)
+        await gm.until(lambda: gm.syncs)
+        await gm.desire(later)
+        await gm.applied(later)
+
+
 async def test_a_foreign_clusters_document_is_held_until_the_operator_accepts_it(lab: Lab, gm: GmPeer) -> None:
     stored(lab, document(SERVICE, epoch=9))
     async with lab.controller():

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.edge.rows import CLUSTER, document, row
@@ -11,6 +12,7 @@ from tests.edge.rows import CLUSTER, document, row
 from nereid_edge.desired import Applied, DesiredState, Due, Verdict
 from nereid_edge.desired_store import DesiredStore
 from nereid_shared.desired import digest_of
+from nereid_shared.errors import TemporaryError, UserError
 from nereid_shared.messages import Desired
 
 
@@ -267,3 +269,23 @@ def test_after_drop_duplicate_reorder_and_restart_the_last_document_wins(
     node.restart()
     assert node.state.applied.tasks == truth[-1].tasks
     assert node.state.applied.digest == digest_of(truth[-1].tasks) == truth[-1].digest
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
+    DesiredStore(tmp_path / "desired.db").apply(document({"a": row("a")}))
+    store = DesiredStore(tmp_path / "desired.db")
+    (tmp_path / "desired.db-wal").mkdir()
+    for touch in (store.load, lambda: store.apply(document({}, rev=2)), lambda: DesiredStore(tmp_path / "desired.db")):
+        with pytest.raises(TemporaryError):
+            touch()
+    (tmp_path / "desired.db-wal").rmdir()
+    assert set(DesiredStore(tmp_path / "desired.db").load().tasks) == {"a"}
+
+
+def test_a_file_that_is_damaged_is_the_users(tmp_path: Path) -> None:
+    store = DesiredStore(tmp_path / "desired.db")
+    (tmp_path / "desired.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(UserError, match=r"desired\.db.*Move it away"):
+        store.apply(document({}, rev=2))
+    with pytest.raises(UserError, match=r"desired\.db.*Move it away"):
+        DesiredStore(tmp_path / "desired.db")

@@ -18,7 +18,7 @@ from nereid_edge.store import (
     keep_answer,
     tried,
 )
-from nereid_shared.errors import UserError
+from nereid_shared.errors import TemporaryError, UserError
 
 
 def row(seq: int, *, born: float = 0.0) -> Row:
@@ -141,4 +141,11 @@ async def test_a_change_that_can_never_be_written_ends_the_watch(path: Path) -> 
 def test_a_damaged_file_is_named(path: Path) -> None:
     path.write_bytes(b"not a database" * 100)
     with pytest.raises(UserError, match=r"outbox\.db.*Move it away"):
+        OutboxStore(path)
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(path: Path) -> None:
+    OutboxStore(path)
+    (path.parent / "outbox.db-wal").mkdir()
+    with pytest.raises(TemporaryError):
         OutboxStore(path)
