@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nereid_shared import topics
 from nereid_shared.errors import BadSample
-from nereid_shared.samples import MAX_KEY_BYTES, Counts, Result, Sample, digest_of
+from nereid_shared.samples import MAX_KEY_BYTES, Result
 from nereid_worker.answers import Answer, Opinion
-from nereid_worker.encoding import encode_frame, is_frame
+from nereid_worker.encoding import ENVELOPE_BYTES, encode_frame, is_frame, to_spool
 from nereid_worker.page import FAILURES, Page
 from nereid_worker.reader import Reader, as_source
 from nereid_worker.sources import Frame, Source, frame
@@ -335,7 +335,8 @@ class JointInference:
         page, spool = self._page, self._spool
         deadline_s = item.captured_s + self.deadline_s
         body = self._body(item, answer, deadline_s)
-        refusal = "too-large" if len(body) > topics.SAMPLES.max_bytes or not spool.fits(len(body)) else ""
+        most = topics.SAMPLES.max_bytes - ENVELOPE_BYTES
+        refusal = "too-large" if len(body) > most or not spool.fits(len(body)) else ""
         if not refusal and not spool.has_room(len(body)):
             if source is not None and not source.live:
                 self._wait_for_room(len(body))
@@ -357,16 +358,14 @@ class JointInference:
         self._notify()
 
     def _body(self, item: Frame, answer: Answer, deadline_s: float) -> bytes:
-        """Return the sample as it travels, with the counters as they will be once it is counted."""
+        """Return the spool's record, with the counters as they will be once the sample is counted."""
         page = self._page
-        encoding, payload, shape, dtype = encode_frame(item.data)
-        return Sample(
-            stream=page.stream, seq=page.seq + 1, digest=digest_of(payload), key=_text(item.key),
-            captured_at=item.captured_at, remaining_ms=max(0, int((deadline_s - time.monotonic()) * 1e3)),
-            label=answer.label, score=answer.score,
-            counts=Counts(seen=page.seen + 1, easy=page.easy, hard=page.hard + 1, failed=sum(page.failed.values())),
-            encoding=encoding, payload=payload, shape=shape, dtype=dtype,
-        ).encode()  # fmt: skip
+        return to_spool(
+            stream=page.stream, seq=page.seq + 1, key=_text(item.key), captured_at=item.captured_at,
+            remaining_ms=max(0, int((deadline_s - time.monotonic()) * 1e3)), label=answer.label, score=answer.score,
+            counts=(page.seen + 1, page.easy, page.hard + 1, sum(page.failed.values())),
+            encoded=encode_frame(item.data),
+        )  # fmt: skip
 
     def _wait_for_room(self, body_bytes: int) -> None:
         """Return once the spool has room; where the service is told to end before, the frame stays uncounted."""

@@ -1,13 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a frame travels: a file's bytes as they came, an array as JPEG, or raw where it is small or OpenCV is absent."""
+"""How a frame travels: a file's bytes as they came, an array as JPEG, or raw where it is small or OpenCV is absent.
 
+In the spool a sample lies as a short head and the payload: the digest and the body that travels are made by the thread
+that sends it, not by the one that runs the model.
+"""
+
+import struct
 from typing import Any, Final
 
-from nereid_shared.samples import JPEG, PNG, RAW
+import msgpack
+
+from nereid_shared.samples import JPEG, PNG, RAW, Counts, Sample, digest_of
 
 JPEG_QUALITY: Final = 90
 RAW_BELOW_BYTES: Final = 4096
 """Arrays below this travel raw: a JPEG's tables alone take some 600 bytes, and raw keeps every bit."""
+
+ENVELOPE_BYTES: Final = 128
+"""By so much at most a body that travels is longer than the spool's record of it."""
+
+_HEAD_BYTES: Final = struct.Struct("<I")
 
 Encoded = tuple[str, bytes, tuple[int, ...], str]
 
@@ -36,3 +48,31 @@ def encode_frame(data: Any) -> Encoded:
                 return JPEG, encoded.tobytes(), (), ""
     shape = data.shape if data.ndim == 3 else (*data.shape, 1)
     return RAW, data.tobytes(), tuple(int(n) for n in shape), "uint8"
+
+
+def to_spool(
+    *, stream: str, seq: int, key: str, captured_at: float, remaining_ms: int, label: str, score: float,
+    counts: tuple[int, int, int, int], encoded: Encoded,
+) -> bytes:  # fmt: skip
+    """Return the spool's record of a sample; the arguments are `Sample`'s, `counts` in the order of `Counts`."""
+    encoding, payload, shape, dtype = encoded
+    head = msgpack.packb((stream, seq, key, captured_at, remaining_ms, label, score, counts, encoding, shape, dtype))
+    return b"".join((_HEAD_BYTES.pack(len(head)), head, payload))
+
+
+def from_spool(record: bytes) -> bytes:
+    """Return the body that travels; a record that a power cut has spoilt goes as it is, to be refused."""
+    try:
+        end = _HEAD_BYTES.size + _HEAD_BYTES.unpack_from(record)[0]
+        (
+            stream, seq, key, captured_at, remaining_ms, label, score, (seen, easy, hard, failed), encoding, shape,
+            dtype,
+        ) = msgpack.unpackb(record[_HEAD_BYTES.size : end])  # fmt: skip
+    except (ValueError, TypeError, struct.error, msgpack.UnpackException):
+        return record
+    payload = record[end:]
+    return Sample(
+        stream=stream, seq=seq, digest=digest_of(payload), key=key, captured_at=captured_at, remaining_ms=remaining_ms,
+        label=label, score=score, counts=Counts(seen=seen, easy=easy, hard=hard, failed=failed), encoding=encoding,
+        payload=payload, shape=shape, dtype=dtype,
+    ).encode()  # fmt: skip

@@ -20,6 +20,7 @@ from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, Temp
 from nereid_shared.link import Link, LinkSettings, Message, Will
 from nereid_shared.messages import Accepted, Task, WorkerInfo
 from nereid_shared.samples import Result, Sample
+from nereid_worker.encoding import from_spool
 from nereid_worker.page import Page
 from nereid_worker.sender import Sender
 from nereid_worker.settings import Settings
@@ -198,10 +199,10 @@ class Uplink:
             record = spool.after(sender.sent)
             if record is None:
                 return
-            seq, body = record
+            seq, spooled = record
             generation = sender.published(seq, time.monotonic())
             try:
-                self._publish(link, body, partial(self._on_ack, generation))
+                self._publish(link, from_spool(spooled), partial(self._on_ack, generation))
             except LinkDown:
                 sender.disconnected()
                 return
