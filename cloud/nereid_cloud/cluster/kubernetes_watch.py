@@ -40,7 +40,7 @@ def events(response: urllib3.BaseHTTPResponse, *, over: Callable[[], bool], read
             if over():
                 return
             yield _event(line)
-    except (urllib3.exceptions.HTTPError, OSError) as error:
+    except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         if not over():
             raise Unavailable(f"the watch broke: {error}") from error
     finally:
@@ -84,6 +84,8 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 def _event(line: bytes) -> WatchEvent:
     event = json.loads(line)
+    if not isinstance(event, dict) or not event.keys() >= {"type", "object"}:
+        raise ValueError(f"not an event: {line[:200]!r}")
     if event["type"] == "ERROR":
         status = event["object"]
         raise error_of(status.get("code", 500), status, status.get("message", "the watch failed"))

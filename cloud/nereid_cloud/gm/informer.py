@@ -7,20 +7,16 @@ callback. Cached objects are shared: nobody changes them.
 
 import asyncio
 import logging
-import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
+from nereid_cloud.cluster.listwatch import ListWatch
 from nereid_cloud.cluster.port import Cluster, Kind, Object, WatchEvent
-from nereid_shared.errors import Gone, NereidError
 
 logger = logging.getLogger(__name__)
 
-WATCH_S: Final = 300.0
-FIRST_RETRY_S: Final = 0.2
-LAST_RETRY_S: Final = 30.0
 STOP_TIMEOUT_S: Final = 5.0
 
 
@@ -57,10 +53,12 @@ class Informer:
         self._synced = asyncio.Event()
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: asyncio.Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name=f"informer-{kind.plural}", daemon=True)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._failure = self._loop.create_future()
         self._thread.start()
         return self
 
@@ -96,46 +94,47 @@ class Informer:
         if self._objects.get(key) is based_on:
             self._objects[key] = result
 
+    async def failed(self) -> None:
+        """Wait for ever; raises what ended the cache's thread, after which the cache would stay as it is."""
+        assert self._failure is not None  # noqa: S101 - inside the context
+        await asyncio.wait([self._failure])
+        self._failure.result()
+
     def _run(self) -> None:
-        failures = 0
-        while not self._stop.is_set():
-            try:
-                for _ in self._follow():
-                    failures = 0
-            except Gone:
-                logger.info("watch too old, listing again", extra={"kind": self.kind.kind})
-            except NereidError as error:
-                failures += 1
-                delay_s = min(FIRST_RETRY_S * 2.0 ** min(failures, 16), LAST_RETRY_S)
-                delay_s *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-                logger.warning("watch failed", extra={"kind": self.kind.kind, "error": str(error), "delay_s": delay_s})
-                self._stop.wait(delay_s)
+        follow = ListWatch(
+            self._cluster,
+            self.kind,
+            on_list=lambda objects: self._on_loop(self._replace_all, objects),
+            on_event=lambda event: self._on_loop(self._take, event),
+            stop=self._stop,
+            labels=self._labels,
+        )
+        try:
+            follow.run()
+        except Exception as error:
+            logger.exception("cache stands still", extra={"kind": self.kind.kind})
+            self._on_loop(self._fail, error)
 
-    def _follow(self) -> Iterator[None]:
-        """List once, then watch until the watch fails; yields at each sign of life."""
-        listed = self._cluster.list(self.kind, labels=self._labels)
-        self._on_loop(self._replace_all, listed.items)
-        yield
-        version = listed.resource_version
-        while not self._stop.is_set():
-            events = self._cluster.watch(
-                self.kind, resource_version=version, stop=self._stop, labels=self._labels, timeout_s=WATCH_S
-            )
-            for event in events:
-                version = event.object["metadata"]["resourceVersion"]
-                if event.type != "BOOKMARK":
-                    self._on_loop(self._take, event)
-                yield
-
-    def _on_loop(self, call: Callable[..., None], argument: object) -> None:
+    def _on_loop(self, call: Callable[[Any], None], argument: object) -> None:
         assert self._loop is not None  # noqa: S101 - the thread starts after it is set
         if self._stop.is_set():
             return
         try:
-            self._loop.call_soon_threadsafe(call, argument)
+            self._loop.call_soon_threadsafe(self._safely, call, argument)
         except RuntimeError:
             # The loop is gone: its owner stops without having left the context.
             self._stop.set()
+
+    def _safely(self, call: Callable[[Any], None], argument: object) -> None:
+        try:
+            call(argument)
+        except Exception as error:
+            logger.exception("change not taken", extra={"kind": self.kind.kind})
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_exception(error)
 
     def _replace_all(self, objects: list[Object]) -> None:
         present = {key_of(obj): obj for obj in objects}

@@ -197,6 +197,7 @@ class Leadership:
                 group.create_task(self._work(informers), name="gm controllers"),
                 group.create_task(self._release(informers, link), name="gm release"),
                 group.create_task(self._watch_silence(), name="gm silence"),
+                *(group.create_task(one.failed(), name=f"gm cache {one.kind.plural}") for one in informers),
             ]
             try:
                 yield

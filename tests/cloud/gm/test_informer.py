@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+from tests.cloud.gm.conftest import GmFactory
 from tests.cloud.gm.peers import model
+from tests.mosquitto import Mosquitto
 
 from nereid_cloud.cluster.kinds import MODEL
 from nereid_cloud.cluster.local import DATABASE, LocalCluster
-from nereid_cloud.cluster.port import Object, Ref, WatchEvent
+from nereid_cloud.cluster.port import Kind, Object, Ref, WatchEvent
 from nereid_cloud.gm.informer import Informer, Key
 
 REF = Ref(kind=MODEL, name="one", namespace="default")
@@ -90,3 +93,39 @@ async def test_a_written_object_replaces_what_it_was_based_on_and_nothing_newer(
         assert informer.get("default", "one") is first
         informer.written(base, {**base, "spec": {}})
         assert informer.get("default", "one") is first
+
+
+class BrokenWatcher(LocalCluster):
+    """A cluster in which the watch of Models ends with an error that nobody foresaw."""
+
+    def watch(self, kind: Kind, **options: Any) -> Iterator[WatchEvent]:
+        if kind is MODEL:
+            raise RuntimeError("unforeseen")
+        return super().watch(kind, **options)
+
+
+async def test_an_unforeseen_error_is_handed_to_whoever_owns_the_cache(tmp_path: Path) -> None:
+    cluster = BrokenWatcher(tmp_path / DATABASE)
+    async with Informer(cluster, MODEL) as informer:
+        with pytest.raises(RuntimeError, match="unforeseen"):
+            await asyncio.wait_for(informer.failed(), 10)
+    cluster.close()
+
+
+async def test_a_change_that_its_listener_cannot_take_is_no_less_an_error(cluster: LocalCluster) -> None:
+    cluster.create(model("one"))
+
+    def refuse(_key: Key, _former: Object | None, _present: Object | None) -> None:
+        raise RuntimeError("unforeseen")
+
+    async with Informer(cluster, MODEL, refuse) as informer:
+        with pytest.raises(RuntimeError, match="unforeseen"):
+            await asyncio.wait_for(informer.failed(), 10)
+
+
+async def test_a_globalmanager_whose_cache_stands_still_ends(tmp_path: Path, broker: Mosquitto, gm: GmFactory) -> None:
+    cluster = BrokenWatcher(tmp_path / DATABASE)
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="unforeseen")):
+        async with gm(cluster=cluster) as leading:
+            await asyncio.wait_for(asyncio.shield(leading), 20)
+    cluster.close()

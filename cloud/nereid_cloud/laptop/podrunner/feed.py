@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from nereid_cloud.cluster.kinds import POD
+from nereid_cloud.cluster.listwatch import ListWatch
 from nereid_cloud.cluster.port import Cluster, Object
-from nereid_shared.errors import Gone, NereidError, TemporaryError
 
-_RETRY_S, _RETRY_CEILING_S = 0.5, 10.0
+_RETRY_CEILING_S = 10.0
 _JOIN_S = 5.0
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class PodFeed:
 
     def __init__(self, cluster: Cluster, *, node: str) -> None:
         self._cluster, self._fields = cluster, f"spec.nodeName={node}"
-        self._queue: asyncio.Queue[News] = asyncio.Queue()
+        self._queue: asyncio.Queue[News | Exception] = asyncio.Queue()
         self._stop = threading.Event()
 
     async def __aenter__(self) -> "PodFeed":
@@ -60,35 +60,29 @@ class PodFeed:
         await asyncio.to_thread(self._thread.join, _JOIN_S)
 
     async def news(self) -> AsyncIterator[News]:
-        """Yield what the API says, for ever."""
+        """Yield what the API says, for ever; raises what keeps it from going on."""
         while True:
-            yield await self._queue.get()
+            news = await self._queue.get()
+            if isinstance(news, Exception):
+                raise news
+            yield news
 
     def _run(self) -> None:
-        delay_s = _RETRY_S
-        while not self._stop.is_set():
-            try:
-                listing = self._cluster.list(POD, fields=self._fields)
-                self._emit(Listed(listing.items))
-                delay_s = _RETRY_S
-                self._watch(listing.resource_version)
-            except Gone:
-                continue
-            except NereidError as error:
-                logger.warning("pods not watched", extra={"error": str(error), "delay_s": delay_s})
-                asked_s = error.delay_s if isinstance(error, TemporaryError) else None
-                self._stop.wait(asked_s or delay_s)
-                delay_s = min(2 * delay_s, _RETRY_CEILING_S)
+        follow = ListWatch(
+            self._cluster,
+            POD,
+            on_list=lambda pods: self._emit(Listed(pods)),
+            on_event=lambda event: self._emit((Deleted if event.type == "DELETED" else Changed)(event.object)),
+            stop=self._stop,
+            fields=self._fields,
+            last_retry_s=_RETRY_CEILING_S,
+        )
+        try:
+            follow.run()
+        except Exception as error:
+            logger.exception("pods not watched any more")
+            self._emit(error)
 
-    def _watch(self, version: str) -> None:
-        while not self._stop.is_set():
-            for event in self._cluster.watch(POD, resource_version=version, stop=self._stop, fields=self._fields):
-                version = event.object["metadata"]["resourceVersion"]
-                if event.type == "DELETED":
-                    self._emit(Deleted(event.object))
-                elif event.type != "BOOKMARK":
-                    self._emit(Changed(event.object))
-
-    def _emit(self, news: News) -> None:
+    def _emit(self, news: News | Exception) -> None:
         if not self._stop.is_set():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, news)
