@@ -17,6 +17,7 @@ BENCHES: Final[dict[str, str]] = {
     "edge-loop": "bench.edge_loop",
     "footprint": "bench.footprint",
     "round-trip": "bench.round_trip",
+    "wire-bytes": "bench.wire_bytes",
 }
 
 

@@ -96,6 +96,7 @@ class BareClient:
 def decode(payload: bytes) -> None:
     """Spend what either side of the product spends on a picture before its model."""
     picture = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert picture is not None
     cv2.resize(picture, (8, 8), interpolation=cv2.INTER_LINEAR)
 
 

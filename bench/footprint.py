@@ -19,12 +19,12 @@ from typing import Final
 
 from bench.figures import Figure
 from bench.node import NodeRig, cloud_task, cpu_s, dataset_row, rss_mb, service, service_row
-from bench.round_trip import SCRIPTS, card, frame
+from bench.pictures import card, frame
 
 SAMPLES: Final = 5000
 QUICK_SAMPLES: Final = 200
 SAMPLE_BYTES: Final = 2000
-IDLE_S: Final = 30.0
+IDLE_S: Final = 20.0
 QUICK_IDLE_S: Final = 5.0
 RSS_MB: Final = 40.0
 IDLE_CPU_PERCENT: Final = 0.5
@@ -44,36 +44,47 @@ def _controller(*, quick: bool) -> list[Figure]:
     pause = threading.Event()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        frames, out = folder / "frames", folder / "out.json"
+        frames = folder / "frames"
         frames.mkdir()
         (frames / "0.jpg").write_bytes(frame(SAMPLE_BYTES))
         (folder / "data.csv").write_text("name\n" + "frame\n" * 1000)
         model = card(folder)
         with NodeRig(folder) as rig:
             rss: dict[str, float] = {}
-            pause.wait(idle_s / 2)
-            rss["without tasks"] = rss_mb(rig.lc_pid)
+
+            def run_phase(name: str) -> None:
+                (folder / f"{name}.go").touch()
+                rig.wait_for((folder / f"{name}.done").exists)
+
+            def settle() -> float:
+                pause.wait(idle_s)
+                return rss_mb(rig.lc_pid)
+
+            cloud = rig.start_cloud_worker(cloud_task(model=model, script="cloud_label.py"))
+            rss["no task"] = settle()
             alone = _idle_percent(rig.lc_pid, idle_s)
             row = service_row(
-                model=model, script_dir=SCRIPTS, script="many.py", out=str(out), frames=str(frames), each=str(samples)
-            )
+                model=model, script="many.py", folder=made, frames=str(frames), each=str(samples),
+                phases="live waiting",
+            )  # fmt: skip
             rig.desire({**service(row), "dataset-uid": dataset_row(folder / "data.csv")})
-            # No cloud worker yet: the samples wait in the outbox, which is when it is largest.
             rig.start_edge_worker()
-            pause.wait(idle_s / 2)
-            rss["with samples waiting"] = rss_mb(rig.lc_pid)
-            rig.start_cloud_worker(cloud_task(model=model, script_dir=SCRIPTS, script="cloud_label.py"))
-            rig.wait_for(out.exists)
-            rss[f"after {samples} samples"] = rss_mb(rig.lc_pid)
-            pause.wait(idle_s)
-            rss["idle after them"] = rss_mb(rig.lc_pid)
+            rss["service and dataset"] = settle()
             idle = _idle_percent(rig.lc_pid, idle_s)
+            run_phase("live")
+            rss[f"at the end of {samples} samples"] = rss_mb(rig.lc_pid)
+            rss["idle after them"] = settle()
+            rig.stop(cloud)
+            run_phase("waiting")
+            waiting = settle()
             worker_mb = rss_mb(rig.edge_worker_pid)
         figures = [
             Figure(name=f"LocalController: RSS, {when}", value=mb, unit="MB", target=RSS_MB, better="lower")
             for when, mb in rss.items()
         ]
-        note = f"over {idle_s:g} s of {idle_s:g} s"
+        name = f"LocalController: RSS, {samples} samples waiting for the cloud"
+        figures.append(Figure(name=name, value=waiting, unit="MB", note="an outage, not idle"))
+        note = f"over {idle_s:g} s"
         for name, percent in (("alone", alone), ("with a service, its worker and a dataset", idle)):
             figures.append(
                 Figure(

@@ -26,6 +26,7 @@ NODE: Final = "edge-0"
 SERVICE: Final = "bench-5f0c2a10"
 WORKER: Final = "bench-edge-0"
 TIMEOUT_S: Final = 120.0
+SCRIPTS: Final = Path(__file__).parent / "scripts"
 _UID: Final = "5f0c2a10-0000-4000-8000-000000000001"
 
 
@@ -99,6 +100,12 @@ class NodeRig:
         self.edge_worker_pid = process.pid
         return process
 
+    def stop(self, process: subprocess.Popen[bytes]) -> None:
+        """End one of the processes that were started."""
+        self._processes.remove(process)
+        process.terminate()
+        process.wait(20)
+
     def desire(self, tasks: dict[str, TaskRow]) -> None:
         """Publish the node's desired state, as the GlobalManager does."""
         body = Desired(cluster="bench", epoch=1, rev=1, digest=digest_of(tasks), tasks=tasks).encode()
@@ -119,14 +126,14 @@ class NodeRig:
             pause.wait(0.05)
 
 
-def service_row(*, model: Path, script_dir: Path | None = None, script: str = "", **parameters: str) -> TaskRow:
-    """Return the task of a service all of whose samples are hard."""
+def service_row(*, model: Path, script: str = "", **parameters: str) -> TaskRow:
+    """Return the task of a service all of whose samples are hard; `script` is one of `bench/scripts`."""
     spec: dict[str, Any] = {
         "edgeWorker": {
             "name": "edge", "model": {"name": "little"}, "nodeName": NODE, "deadline": "5s",
             "hardExampleAlgorithm": {"name": "CloudOnly"},
             "workerSpec": {
-                "scriptDir": str(script_dir or ""), "scriptBootFile": script or "builtin:classify",
+                "scriptDir": str(SCRIPTS) if script else "", "scriptBootFile": script or "builtin:classify",
                 "parameters": [{"key": key, "value": value} for key, value in parameters.items()],
             },
         },
@@ -146,11 +153,11 @@ def dataset_row(path: Path) -> TaskRow:
     return _row("Dataset", {"dataUrl": str(path), "format": "csv", "nodeName": NODE}, {})
 
 
-def cloud_task(*, model: Path, script_dir: Path | None = None, script: str = "") -> Task:
+def cloud_task(*, model: Path, script: str = "") -> Task:
     """Return the cloud worker's task."""
     return Task(
         uid=_UID, service=SERVICE, role="cloud", namespace="default", name="bench", generation=1, hash="h",
-        model=ModelRef(name="big", url=str(model), format="tflite"), script_dir=str(script_dir or ""),
+        model=ModelRef(name="big", url=str(model), format="tflite"), script_dir=str(SCRIPTS) if script else "",
         script_boot_file=script or "builtin:classify", nodes=[NODE], group="bench-group",
     )  # fmt: skip
 

@@ -14,19 +14,15 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-import cv2
-import numpy as np
-from tests.tiny_models import brightness
-
 from bench.figures import Figure
 from bench.node import NodeRig, cloud_task, service, service_row
+from bench.pictures import card, frame
 
 SIZE_BYTES: Final = 20_000
 SEGMENT: Final = 10
 ROUNDS: Final = 300
 QUICK_ROUNDS: Final = 20
 TARGETS: Final = {50: 1.25, 99: 3.0}
-SCRIPTS: Final = Path(__file__).parent / "scripts"
 
 
 def run(*, quick: bool) -> list[Figure]:
@@ -45,36 +41,6 @@ def run(*, quick: bool) -> list[Figure]:
     return figures + _absolute(decoded, {"product": "with codec: product", "decoded": "with codec: echo"})
 
 
-def frame(size_bytes: int) -> bytes:
-    """Return a JPEG of exactly this size, of noise as dense as a camera's picture."""
-    rng = np.random.default_rng(1)
-    side = max(8, int((size_bytes * 2.6) ** 0.5) // 8 * 8)
-    while True:
-        coarse = rng.integers(0, 256, (max(1, side // 16), max(1, side // 16)), np.uint8)
-        picture = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.int16)
-        noisy = np.clip(picture + rng.normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
-        body = bytes(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
-        if len(body) <= size_bytes:
-            # What follows the end of the image is nobody's: decoders stop there.
-            return body + b"\0" * (size_bytes - len(body))
-        side -= 8
-
-
-def card(folder: Path) -> Path:
-    """Write a trivial model with its card, and return its path."""
-    (folder / "tiny.tflite").write_bytes(brightness())
-    said = {
-        "schema": "nereid.io/model-card/v1", "name": "tiny", "version": "1", "task": "classification",
-        "input": {
-            "layout": "NHWC", "colorOrder": "GRAY", "resize": "stretch", "interpolation": "linear",
-            "normalization": {"unit": "unit", "mean": [0.0], "std": [1.0]},
-        },
-        "output": {"kind": "logits", "labels": ["dark", "bright"]},
-    }  # fmt: skip
-    (folder / "model.json").write_text(json.dumps(said))
-    return folder / "tiny.tflite"
-
-
 def _measure(*, codec: str, rounds: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -83,10 +49,10 @@ def _measure(*, codec: str, rounds: int) -> dict[str, list[float]]:
         with NodeRig(folder) as rig:
             rig.start("relay", ["bench.echo", "relay", str(rig.edge.port), str(rig.cloud.port)])
             rig.start("answer", ["bench.echo", "answer", str(rig.cloud.port)])
-            script = {} if codec == "both" else {"script_dir": SCRIPTS, "script": "cloud_label.py"}
-            rig.start_cloud_worker(cloud_task(model=model, **script))
+            script = "" if codec == "both" else "cloud_label.py"
+            rig.start_cloud_worker(cloud_task(model=model, script=script))
             row = service_row(
-                model=model, script_dir=SCRIPTS, script="round_trip.py", out=str(out), codec=codec,
+                model=model, script="round_trip.py", out=str(out), codec=codec,
                 frame=str(folder / "frame.jpg"), edge_port=str(rig.edge.port), rounds=str(rounds), segment=str(SEGMENT),
             )  # fmt: skip
             rig.desire(service(row))

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.echo import DECODED, DOWN, SHORT, WHOLE, BareClient, decode
-from nereid_worker import Answer, JointInference
+
+from nereid_worker import JointInference
 
 PAUSE_S = 0.02
 
@@ -16,40 +17,36 @@ given = service.parameters
 frame = Path(given["frame"]).read_bytes()
 port, codec = int(given["edge_port"]), given["codec"] == "both"
 echo, alone = BareClient(port, DOWN), BareClient(port, "bench/alone")
-began = 0.0
 
 
-def begin(_: Answer | None = None) -> None:
-    """Start the clock: without the codec, once the edge has answered and the sample goes on its way."""
-    global began
-    began = time.perf_counter()
-
-
-def product() -> None:
-    """Let one hard sample be answered by the cloud."""
-    begin()
-    [answer] = service.stream([frame], on_edge=None if codec else begin)
+def product() -> float:
+    """Return how long the cloud's answer takes: without the codec, from the edge's own answer on."""
+    began = [time.perf_counter()]
+    [answer] = service.stream([frame], on_edge=None if codec else lambda _: began.append(time.perf_counter()))
     assert answer.tier == "cloud", answer
+    return time.perf_counter() - began[-1]
 
 
-def echoed(topic: str) -> Callable[[], None]:
+def echoed(topic: str) -> Callable[[], float]:
     """Return what echoes the frame through both brokers."""
 
-    def trip() -> None:
-        begin()
+    def trip() -> float:
+        began = time.perf_counter()
         if topic == DECODED:
             decode(frame)
         echo.publish(topic, frame)
         echo.receive()
+        return time.perf_counter() - began
 
     return trip
 
 
-def floor() -> None:
-    """Let one broker hand the frame back."""
-    begin()
+def floor() -> float:
+    """Return how long one broker takes to hand the frame back."""
+    began = time.perf_counter()
     alone.publish("bench/alone", frame)
     alone.receive()
+    return time.perf_counter() - began
 
 
 ways = {"product": product, "floor": floor}
@@ -58,9 +55,9 @@ seconds: dict[str, list[float]] = {name: [] for name in ways}
 for number in range(-5, int(given["rounds"])):
     for name, way in ways.items():
         for _ in range(int(given["segment"])):
-            way()
+            spent_s = way()
             if number >= 0:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(spent_s)
         # What a way leaves behind, such as a commit, is not the next one's.
         time.sleep(PAUSE_S)
 out = Path(given["out"])

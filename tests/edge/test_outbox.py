@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import gc
 import itertools
 
 import hypothesis.strategies as st
@@ -430,3 +431,14 @@ class Schedules(RuleBasedStateMachine):
 
 Schedules.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
 TestSchedules = Schedules.TestCase
+
+
+def test_answered_samples_leave_no_rows_behind() -> None:
+    box = filled(2000)
+    for now in range(100):
+        for row in taken(box, float(now) / 1000):
+            box.answer(row.key, DIGEST, float(now) / 1000)
+    assert box.answered == 2000
+    gc.collect()
+    # What the queues still hold is bounded, however many samples an outage had gathered.
+    assert sum(isinstance(one, Row) for one in gc.get_objects()) < 100
