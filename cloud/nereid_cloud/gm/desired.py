@@ -195,14 +195,14 @@ class NodeDesired:
         """Publish again: the broker lost or restored its data."""
         self._due = True
 
-    def published(self, rev: int) -> None:
-        """The broker has the document."""
-        if self._sent is not None and self._sent.rev == rev:
+    def published(self, epoch: int, rev: int) -> None:
+        """The broker has the document; one of a former epoch no longer counts, though its rev may be the same."""
+        if self._sent is not None and (self.epoch, self._sent.rev) == (epoch, rev):
             self._sent.at_broker = True
 
-    def publish_failed(self, rev: int) -> None:
+    def publish_failed(self, epoch: int, rev: int) -> None:
         """The broker may not have the document: take a new revision at the next connection, or after the time-out."""
-        if self._sent is not None and self._sent.rev == rev:
+        if self._sent is not None and (self.epoch, self._sent.rev) == (epoch, rev):
             self._sent.at_broker = self._sent.failed = True
             self._sent.answered = self._sent.applied = False
             self._due = True

@@ -17,7 +17,7 @@ from nereid_cloud.cluster.kinds import DATASET, JOINT_INFERENCE_SERVICE
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.desired import NodeDesired, Output, Publish, RaiseEpoch, Report
 from nereid_shared import topics
-from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, NereidError, PermanentError
+from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, NereidError
 from nereid_shared.link import Link, Message, Will
 from nereid_shared.messages import GmAlive, GmSentinel, NodeState, Sync, TaskEvent, TaskRow
 
@@ -104,7 +104,7 @@ class Downstream:
                 drop it with all its samples: they get none until the row is known or nobody wants the task there.
         """
         former = self.nodes_of(uid)
-        if obj is not None:
+        if obj is not None and rows:
             self._objects[uid] = obj
         for node in former - rows.keys():
             del self._rows[node][uid]
@@ -352,11 +352,11 @@ class Downstream:
         try:
             async with self._slots:
                 await link.publish(topics.DESIRED.of(node=node), output.payload, retain=True)
-        except (LinkDown, PermanentError) as error:
+        except NereidError as error:
             logger.warning("desired state not published", extra={"node": node, "error": str(error)})
-            machine.publish_failed(output.rev)
+            machine.publish_failed(output.epoch, output.rev)
         else:
-            machine.published(output.rev)
+            machine.published(output.epoch, output.rev)
             changes = {"tasks": len(output.rows), "inserted": len(output.inserted), "deleted": len(output.deleted)}
             logger.info("desired state published", extra={"node": node, "rev": output.rev, **changes})
             await self._publish_events(link, node, output)
@@ -375,7 +375,7 @@ class Downstream:
             where = topic.of(node=node, namespace=row.namespace, plural=_PLURALS[row.kind], name=row.name)
             try:
                 await link.publish(where, event.encode())
-            except (LinkDown, PermanentError) as error:
+            except NereidError as error:
                 # Nothing depends on it: the document is what the node applies.
                 logger.info("event not published", extra={"topic": where, "error": str(error)})
             if topic is topics.DELETE and uid not in self._holders:
@@ -390,7 +390,7 @@ class Downstream:
             return  # at the next connection the broker shows what is left
         try:
             await self._link.publish(topic, b"", retain=True)
-        except (LinkDown, PermanentError, ValueError) as error:
+        except (NereidError, ValueError) as error:
             logger.info("retained topic not cleared", extra={"topic": topic, "error": str(error)})
 
     async def _speak(self) -> None:
@@ -405,7 +405,7 @@ class Downstream:
         try:
             await link.publish(topics.GM_SENTINEL.of(), sentinel, retain=True)
             await link.publish(topics.GM_ALIVE.of(), self._alive, retain=True)
-        except (LinkDown, PermanentError) as error:
+        except NereidError as error:
             logger.warning("birth not published", extra={"error": str(error)})
 
     async def _replace_alive(self) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -41,7 +41,7 @@ def publish(node: NodeDesired, now: float) -> Publish | None:
     """Tick once and let the broker have what is published."""
     found = [output for output in node.tick(now) if isinstance(output, Publish)]
     for output in found:
-        node.published(output.rev)
+        node.published(output.epoch, output.rev)
     return found[0] if found else None
 
 
@@ -104,10 +104,25 @@ def test_nothing_is_published_while_the_broker_has_not_taken_the_last_one() -> N
     assert publish(node, 100.0) is None
 
 
+@pytest.mark.parametrize("outcome", [NodeDesired.published, NodeDesired.publish_failed])
+def test_what_became_of_a_former_epochs_document_says_nothing_of_the_present_one(
+    outcome: Callable[[NodeDesired, int, int], None],
+) -> None:
+    node = machine("x", epoch=1)
+    assert only(node.tick(0.0), Publish)
+    node.new_epoch(2)
+    assert only(node.tick(0.0), Publish)
+    node.set_tasks({})
+    outcome(node, 1, 1)
+    assert node.next_at() is None
+    outcome(node, 2, 1)
+    assert node.next_at() is not None
+
+
 def test_a_failed_publish_comes_again_with_a_new_revision_at_the_next_connection() -> None:
     node = machine("x")
     assert only(node.tick(0.0), Publish)
-    node.publish_failed(1)
+    node.publish_failed(1, 1)
     assert publish(node, 0.5) is None
     node.on_connected(1.0)
     assert published(node, 1.0).rev == 2
@@ -493,7 +508,7 @@ class BothSides(RuleBasedStateMachine):
                 self.retained = output.payload
                 if self.online:
                     self.down.append(output.payload)
-                self.node.published(output.rev)
+                self.node.published(output.epoch, output.rev)
                 self.node.on_document(output.payload, retained=False)
             elif isinstance(output, RaiseEpoch):
                 self.epoch = max(self.epoch, output.above) + 1
