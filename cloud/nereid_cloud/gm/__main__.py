@@ -4,6 +4,7 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Iterator
 
 from nereid_cloud.cluster.opening import open_cluster
 from nereid_cloud.gm.manager import run
@@ -30,13 +31,32 @@ def main() -> int:
         settings = Settings.from_args(sys.argv[1:])
         logs.configure(json=settings.json_logs)
         asyncio.run(_run(settings))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command line's answer
-        return 2
-    except NereidError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command line's answer
-        return 1
+    except (NereidError, ExceptionGroup) as error:
+        return told(error)
     return 0
+
+
+def told(error: NereidError | ExceptionGroup[Exception]) -> int:
+    """Print one line per error, also of those that task groups wrapped; returns the exit code.
+
+    Raises:
+        ExceptionGroup: errors that are not ours, of which a traceback tells more.
+    """
+    causes = list(_causes(error))
+    ours = [cause for cause in causes if isinstance(cause, NereidError)]
+    if len(ours) < len(causes):
+        raise error
+    for line in dict.fromkeys(str(cause) for cause in ours):
+        print(f"error: {line}", file=sys.stderr)  # noqa: T201 - a command line's answer
+    return 2 if any(isinstance(cause, UserError) for cause in ours) else 1
+
+
+def _causes(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for one in error.exceptions:
+            yield from _causes(one)
+    else:
+        yield error
 
 
 if __name__ == "__main__":
