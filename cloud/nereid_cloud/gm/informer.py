@@ -68,11 +68,6 @@ class Informer:
         self._stop.set()
         await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)
 
-    @property
-    def synced(self) -> bool:
-        """Whether the cache has been complete once."""
-        return self._synced.is_set()
-
     async def wait_synced(self) -> None:
         """Return once the first list is in the cache."""
         await self._synced.wait()

@@ -4,15 +4,13 @@
 Level-triggered: each look starts from what is there, so it does not matter which event brought it about.
 """
 
-import logging
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from nereid_cloud.cluster.port import Cluster, Object
+from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.conditions import Problem, WorkerObservation
 from nereid_cloud.gm.downstream import TASK_UNRESOLVED, Downstream
 from nereid_cloud.gm.holding import Holding, held_by
@@ -27,8 +25,6 @@ from nereid_shared.desired import task_hash
 from nereid_shared.messages import Task, TaskRow
 from nereid_shared.resources import JointInferenceService
 from nereid_shared.topics import service_id
-
-logger = logging.getLogger(__name__)
 
 LOOK_AGAIN_S: Final = 30.0
 
@@ -56,7 +52,6 @@ class ServiceController:
 
     def __init__(
         self,
-        cluster: Cluster,
         *,
         caches: Caches,
         holding: Holding,
@@ -65,11 +60,10 @@ class ServiceController:
         downstream: Downstream,
         observed: Observed,
         image: str,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cluster, self._caches, self._holding = cluster, caches, holding
+        self._caches, self._holding = caches, holding
         self._placement, self._reporter, self._downstream = placement, reporter, downstream
-        self._observed, self._image, self._clock = observed, image, clock
+        self._observed, self._image = observed, image
         self._identities: dict[Key, tuple[str, str]] = {}
 
     def prime(self) -> None:

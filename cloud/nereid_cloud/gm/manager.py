@@ -121,7 +121,6 @@ class Leadership:
     def _make_controllers(self) -> None:
         settings, cluster = self._settings, self._cluster
         self._service_controller = ServiceController(
-            cluster,
             caches=Caches(services=self._services, models=self._models, datasets=self._datasets, nodes=self._nodes),
             holding=self._holding(self._services),
             placement=Placement(

@@ -47,12 +47,10 @@ class Upstream:
     """The handlers of what comes up.
 
     Attributes:
-        refused: statuses that were not the sender's to give.
         seen_epoch: the highest epoch of our cluster that a node has applied.
     """
 
     def __init__(self, *, cluster: str, observed: Observed, downstream: Downstream, listeners: Listeners) -> None:
-        self.refused = 0
         self.seen_epoch = 0
         self._cluster, self._observed, self._downstream, self._listeners = cluster, observed, downstream, listeners
 
@@ -99,7 +97,6 @@ class Upstream:
         status = _body(TaskStatus, topics.STATUS, message)
         node, row = levels["node"], self._downstream.last_row(levels["node"], status.uid)
         if row is None or not _is_of(row, levels):
-            self.refused += 1
             logger.warning("status of a task that the node does not hold", extra={"topic": message.topic})
             return
         view = self._observed.node(node)
