@@ -52,14 +52,14 @@ class RaiseEpoch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class NodeReport:
     """The node's condition changed; an empty reason means that all is well again."""
 
     reason: str
     message: str = ""
 
 
-Output = Publish | RaiseEpoch | Report
+Output = Publish | RaiseEpoch | NodeReport
 
 
 @dataclass(slots=True)
@@ -331,7 +331,7 @@ class NodeDesired:
     def _report(self, reason: str, message: str = "") -> None:
         if reason != self.trouble:
             self.trouble = reason
-            self._waiting.append(Report(reason=reason, message=message))
+            self._waiting.append(NodeReport(reason=reason, message=message))
 
     def _drain(self) -> Iterator[Output]:
         waiting, self._waiting = self._waiting, []

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from nereid_cloud.cluster.kinds import DATASET, JOINT_INFERENCE_SERVICE
 from nereid_cloud.cluster.port import Object
-from nereid_cloud.gm.desired import NodeDesired, Output, Publish, RaiseEpoch, Report
+from nereid_cloud.gm.desired import NodeDesired, NodeReport, Output, Publish, RaiseEpoch
 from nereid_shared import topics
 from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, NereidError
 from nereid_shared.link import Link, Message, Will
@@ -43,7 +43,7 @@ class Callbacks:
 
     node_exists: Callable[[str], bool]
     raise_epoch: Callable[[int], Awaitable[int]]
-    on_report: Callable[[str, Report], None]
+    on_report: Callable[[str, NodeReport], None]
 
 
 class Downstream:
@@ -133,10 +133,10 @@ class Downstream:
             self._unresolved[uid] = nodes
         for node in sorted(nodes - former - before):
             message = "a task that the node holds cannot be resolved: the node is told nothing until it can"
-            self._callbacks.on_report(node, Report(reason=TASK_UNRESOLVED, message=message))
+            self._callbacks.on_report(node, NodeReport(reason=TASK_UNRESOLVED, message=message))
         freed = frozenset(node for node in former - nodes if not self._lacks(node))
         for node in sorted(freed):
-            self._callbacks.on_report(node, Report(reason=self.trouble(node)))
+            self._callbacks.on_report(node, NodeReport(reason=self.trouble(node)))
         return freed
 
     def _has_dropped(self, node: str, uid: str) -> bool:

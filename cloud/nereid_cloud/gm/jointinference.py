@@ -19,7 +19,7 @@ from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.placement import Placement
 from nereid_cloud.gm.plan import EdgePlan, Plan, World, is_ready, plan
 from nereid_cloud.gm.pods import edge_pod
-from nereid_cloud.gm.reporting import Report, ServiceReporter
+from nereid_cloud.gm.reporting import ServiceReport, ServiceReporter
 from nereid_cloud.gm.workers import EdgeEvidence, cloud_workers, edge_worker
 from nereid_shared.desired import task_hash
 from nereid_shared.messages import Task, TaskRow
@@ -112,7 +112,7 @@ class ServiceController:
             if self._downstream.unresolved(uid):
                 self._keep(raw, self._downstream.nodes_of(uid) | self._downstream.unresolved(uid))
             problems = (service, *self._unresolved(uid))
-            report = Report(workers=(), problems=problems, held=held_by(raw), ledgers={})
+            report = ServiceReport(workers=(), problems=problems, held=held_by(raw), ledgers={})
             return await self._reporter.report(raw, report)
         return await self._bring_about(service, raw)
 
@@ -161,7 +161,7 @@ class ServiceController:
 
     def _report(
         self, service: JointInferenceService, raw: Object, planned: Plan, wanted: Wanted, task: Task | None
-    ) -> Report:
+    ) -> ServiceReport:
         uid = service.metadata.uid
         held = self._holding.still_held_by(raw, wanted=wanted.rows)
         pods = {pod["metadata"]["name"]: pod for pod in self._placement.pods_of(uid, "edge")}
@@ -169,7 +169,7 @@ class ServiceController:
         if task is not None or planned.parts is not None:
             workers += self._cloud_workers(service, task)
         statuses = {name: view.status(uid) for name, view in self._observed.nodes.items()}
-        return Report(
+        return ServiceReport(
             workers=tuple(workers),
             problems=(*planned.problems, *self._unresolved(uid)),
             held=held,

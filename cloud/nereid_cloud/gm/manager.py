@@ -16,7 +16,7 @@ from typing import Final
 from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, MODEL, NODE, POD
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.gm.datasets import DatasetController
-from nereid_cloud.gm.desired import Report
+from nereid_cloud.gm.desired import NodeReport
 from nereid_cloud.gm.downstream import Callbacks, Downstream
 from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.holding import Holding
@@ -303,7 +303,7 @@ class Leadership:
         for key in self._service_controller.keys_of(identity):
             self._services_queue.add(key)
 
-    def _node_reported(self, node: str, report: Report) -> None:
+    def _node_reported(self, node: str, report: NodeReport) -> None:
         self._tasks_of_node_changed(node)
         if report.reason:
             self._record(node, report.reason, report.message)

@@ -40,7 +40,7 @@ _BAD_WAITING: Final = ("Err", "BackOff", "Invalid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class ServiceReport:
     """What was observed of a service.
 
     Attributes:
@@ -78,7 +78,7 @@ class ServiceReporter:
         self._settling = Settling(clock, settle_s=settle_s)
         self._written_at: dict[str, float] = {}
 
-    async def report(self, raw: Object, report: Report) -> float:
+    async def report(self, raw: Object, report: ServiceReport) -> float:
         """Write what changed; returns seconds until the next write is due."""
         raw = await self._retire(raw, report)
         now, uid, status = self._clock(), raw["metadata"]["uid"], raw.get("status") or {}
@@ -114,7 +114,7 @@ class ServiceReporter:
         self._written_at.pop(uid, None)
         self._settling.forget(uid)
 
-    def _wanted(self, raw: Object, report: Report, verdict: Verdict) -> dict[str, Any]:
+    def _wanted(self, raw: Object, report: ServiceReport, verdict: Verdict) -> dict[str, Any]:
         status = raw.get("status") or {}
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         generation = raw["metadata"].get("generation", 0)
@@ -132,7 +132,7 @@ class ServiceReporter:
             wanted["metrics"] = metrics
         return wanted
 
-    async def _retire(self, raw: Object, report: Report) -> Object:
+    async def _retire(self, raw: Object, report: ServiceReport) -> Object:
         """Keep the counts of nodes that let the task go: their own are gone with it."""
         gone = held_by(raw) - report.held
         counts = [ledger for node, ledger in report.ledgers.items() if node in gone]
@@ -162,7 +162,7 @@ class ServiceReporter:
         )
 
 
-def _metrics(raw: Object, report: Report) -> list[dict[str, str]] | None:
+def _metrics(raw: Object, report: ServiceReport) -> list[dict[str, str]] | None:
     """Return the metrics to show; None to leave those that are there.
 
     After our restart the nodes send their ledgers again one by one: until all have, a sum that is behind what is

@@ -14,10 +14,10 @@ from nereid_cloud.gm.desired import (
     PACE_S,
     VERIFY_S,
     NodeDesired,
+    NodeReport,
     Output,
     Publish,
     RaiseEpoch,
-    Report,
 )
 from nereid_edge.desired import Applied, DesiredState, Verdict
 from nereid_shared.desired import digest_of, task_hash
@@ -147,7 +147,7 @@ def test_one_mismatch_is_repaired_and_two_are_reported() -> None:
     second = published(node, 1.0)
     assert second.rev == 2
     node.on_state(state(second, digest="other"), 1.1)
-    assert [report.reason for report in only(node.tick(1.1), Report) if isinstance(report, Report)] == [
+    assert [report.reason for report in only(node.tick(1.1), NodeReport) if isinstance(report, NodeReport)] == [
         "DigestMismatch"
     ]
     third = published(node, 10.0)
