@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 import pytest
 from tests import tiny_models
+from tests.conftest import MosquittoFactory
 from tests.mosquitto import Mosquitto
 
 from nereid_shared import topics
-from nereid_shared.errors import BadSample, UserError
+from nereid_shared.errors import BadSample, SubscribeRefused, UserError
 from nereid_shared.link import Link, LinkSettings, Message
 from nereid_shared.messages import ModelRef, Task, WorkerInfo
 from nereid_shared.samples import Counts, Result, Sample
@@ -324,6 +325,41 @@ async def test_a_refusal_without_a_reason_is_no_answer(broker: Mosquitto, tmp_pa
         await edge.send(sample(1))
         await edge.until(lambda: bool(edge.results))
     assert edge.results[0][1].error == "refused"
+
+
+async def test_an_answer_that_is_too_large_spoils_no_other_of_its_batch(
+    mosquitto: MosquittoFactory, tmp_path: Path
+) -> None:
+    gate = Gate()
+
+    def predict(frames: list[Any]) -> list[tuple[str, float]]:
+        gate(frames)
+        return [("x" * 5000 if frame == png(2) else "ok", 0.5) for frame in frames]
+
+    broker = mosquitto(max_packet_size=4000)
+    async with edge_at(broker) as edge, worker_of(task_for(tmp_path / "none", max_batch=4), broker, predict) as cloud:
+        await edge.until_running()
+        await edge.send(sample(1))
+        assert await asyncio.to_thread(gate.entered.wait, WAIT_S)
+        for seq in (2, 3):
+            await edge.send(sample(seq, png(seq)))
+        gate.open.set()
+        await edge.until_results(2)
+        assert not cloud._waiting
+    assert gate.batches == [1, 2]
+    assert [result.seq for _, result in edge.results] == [1, 3]
+
+
+async def test_a_refused_subscription_is_reported_and_ends_the_worker(broker: Mosquitto, tmp_path: Path) -> None:
+    # No broker takes a wildcard in the name of a share group (MQTT 5, section 4.8.2).
+    task = task_for(model_in(tmp_path / "m"), group="g+")
+    async with edge_at(broker) as edge:
+        cloud = CloudWorker(task, LinkSettings.from_url(broker.url, client_id="c"), worker="cloud-1")
+        with pytest.raises(SubscribeRefused):
+            async with asyncio.timeout(WAIT_S):
+                await cloud.run()
+        await edge.until(lambda: bool(edge.infos) and edge.infos[-1].status == "failed")
+    assert edge.infos[-1].reason == "SubscribeRefused"
 
 
 async def test_two_workers_share_the_samples(broker: Mosquitto, tmp_path: Path) -> None:

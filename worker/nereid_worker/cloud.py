@@ -28,6 +28,7 @@ from nereid_shared.errors import (
     MessageTooLarge,
     ModelInvalid,
     NereidError,
+    SubscribeRefused,
     TemporaryError,
     UserError,
 )
@@ -161,14 +162,13 @@ class CloudWorker:
 
         Raises:
             UserError: the script ended by itself, or raised.
+            SubscribeRefused: the broker does not let this worker have samples.
         """
         self._loop = asyncio.get_running_loop()
         async with self._link:
-            ticks = asyncio.create_task(self._report(), name="info")
             try:
                 await self._work(predict)
             finally:
-                ticks.cancel()
                 await self._goodbye()
                 self._folder.cleanup()
 
@@ -178,15 +178,24 @@ class CloudWorker:
 
     async def _work(self, predict: Predict | None) -> None:
         model = _thread(lambda: self._serve_or_run_script(predict), name="model")
-        serving = asyncio.create_task(self._subscribe_when_ready(), name="subscribe")
-        stopping = asyncio.create_task(self._stopping.wait(), name="stop")
+        stopping = asyncio.create_task(self._until_stopped(), name="stop")
+        talks: list[asyncio.Future[None]] = [
+            asyncio.create_task(self._have_samples(), name="samples"),
+            asyncio.create_task(self._report(), name="info"),
+        ]
         try:
-            await asyncio.wait((model, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((model, stopping, *talks), return_when=asyncio.FIRST_COMPLETED)
             if model.done():
                 self._fail_from(model)
+            error = next((error for task in talks if task.done() and (error := task.exception())), None)
+            if error is not None:
+                reason = "SubscribeRefused" if isinstance(error, SubscribeRefused) else "WorkerFailed"
+                self._say("failed", reason, str(error))
             await self._drain(model)
+            if error is not None:
+                raise error
         finally:
-            for task in (serving, stopping):
+            for task in (stopping, *talks):
                 task.cancel()
 
     def _serve_or_run_script(self, predict: Predict | None) -> None:
@@ -209,11 +218,18 @@ class CloudWorker:
             else:
                 return
 
-    async def _subscribe_when_ready(self) -> None:
+    async def _until_stopped(self) -> None:
+        await self._stopping.wait()
+
+    async def _have_samples(self) -> None:
+        """Subscribe, and return when there are to be no more."""
         # Not before there is a model: the broker then says "no subscriber", and the edges hold their samples.
         await self._serving.wait()
+        # While connected, so that a refusal is told.
+        await self._link.wait_connected()
         await self._link.subscribe(self._filter, self._take)
         self._say("running", "", "")
+        await self._stopping.wait()
 
     def _take(self, message: Message) -> "asyncio.Future[None] | None":
         levels = topics.SAMPLES.match(message.topic)
@@ -274,8 +290,10 @@ class CloudWorker:
         try:
             topic = topics.RESULTS.of(service=self.task.service, node=job.node)
             self._link.publish_nowait(topic, body, on_ack=published)
-        except TemporaryError:
+        except NereidError as error:
             # The answer stays in the cache; the LocalController sends the sample again.
+            if not isinstance(error, TemporaryError):
+                log.error("result not published", extra={"node": job.node, "problem": str(error)})
             published(None)
 
     def _fail_from(self, model: "asyncio.Future[None]") -> None:
@@ -328,6 +346,8 @@ class CloudWorker:
             self._link.publish_nowait(self._info_topic, self._info(self._status).encode(), retain=True)
         except TemporaryError:
             log.debug("info waits for the connection")
+        except NereidError as error:
+            log.error("info not published", extra={"problem": str(error)})
 
     async def _tell_now(self, link: Link) -> None:
         await link.publish(self._info_topic, self._info(self._status).encode(), retain=True)
