@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m nereid_edge``: run the LocalController of one node until SIGTERM. Exit code 2: the user can mend it."""
+"""``python -m nereid_edge``: run the LocalController of one node until SIGTERM.
+
+Exit code 2: the user can mend it; 1: a new start may.
+"""
 
 import asyncio
 import ctypes
 import gc
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nereid_edge.controller import LocalController
 from nereid_edge.folder import StateFolder
 from nereid_edge.settings import Settings
 from nereid_shared import logs
-from nereid_shared.errors import UserError
+from nereid_shared.errors import NereidError, UserError
 
 # Soon enough for what the imports leave behind, seldom enough to cost nothing.
 SETTLED_S = 2.0
@@ -27,10 +30,28 @@ def main(argv: Sequence[str]) -> int:
         logs.configure(json=settings.json_logs)
         with StateFolder(settings.state, node=settings.node) as folder:
             asyncio.run(_run(settings, folder))
-    except UserError as error:
-        sys.stderr.write(f"nereid_edge: {error}\n")
-        return 2
+    except NereidError as error:
+        return _told(error)
+    except ExceptionGroup as group:
+        # What was raised in a task; anything but our own is a bug, and keeps its traceback.
+        ours, others = group.split(NereidError)
+        if ours is None or others is not None:
+            raise
+        return max(_told(error) for error in _leaves(ours))
     return 0
+
+
+def _told(error: Exception) -> int:
+    sys.stderr.write(f"nereid_edge: {error}\n")
+    return 2 if isinstance(error, UserError) else 1
+
+
+def _leaves(group: ExceptionGroup[NereidError]) -> Iterator[NereidError]:
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 async def _run(settings: Settings, folder: StateFolder) -> None:

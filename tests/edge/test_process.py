@@ -90,6 +90,25 @@ async def test_a_wrong_option_is_named(lab: Lab, start: Start, more: tuple[str, 
     assert b"Traceback" not in said
 
 
+async def test_what_the_user_can_mend_is_one_line_at_any_time(
+    lab: Lab, gm: GmPeer, worker: EdgePeer, start: Start
+) -> None:
+    process = await start()
+    await worker.until(lambda: worker.tasks)
+    await worker.send(1)
+    await worker.until(lambda: worker.accepted == 1)
+    for path in lab.state.glob("outbox.db*"):
+        path.unlink()
+    (lab.state / "outbox.db").write_bytes(b"not a database" * 1000)
+    # Now the sample is looked for on disk.
+    async with asyncio.timeout(TIMEOUT_S), CloudPeer(lab.cloud).link:
+        _, said = await process.communicate()
+    assert process.returncode == 2
+    assert b"nereid_edge: " in said.splitlines()[-1]
+    assert b"outbox.db: cannot be read: file is not a database. Move it away" in said.splitlines()[-1]
+    assert b"Traceback" not in said
+
+
 def _reached(seen: list[int], seq: int) -> bool:
     return max(seen, default=0) >= seq
 
