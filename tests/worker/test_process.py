@@ -14,6 +14,8 @@ from tests.worker.scenes import EASY, HARD, Worker, dataset_of, make_task, pictu
 from nereid_shared.messages import ModelRef, RuleRef, Task
 from nereid_shared.samples import Result, Sample
 
+pytestmark = pytest.mark.slow  # each test starts processes
+
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
@@ -265,7 +267,6 @@ def test_a_script_that_is_busy_elsewhere_still_stops(tmp_path: Path, broker: Mos
 import pathlib, time
 from nereid_worker import JointInference
 
-pytestmark = pytest.mark.slow  # each test starts processes
 service = JointInference.from_task()
 FRAME = pathlib.Path({str(tmp_path / "data/images/00000.png")!r}).read_bytes()
 service.infer(FRAME)
