@@ -15,6 +15,7 @@ from typing import Final
 
 from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, MODEL, NODE, POD
 from nereid_cloud.cluster.port import Cluster, Object
+from nereid_cloud.gm import fence
 from nereid_cloud.gm.datasets import DatasetController
 from nereid_cloud.gm.desired import NodeReport
 from nereid_cloud.gm.downstream import Callbacks, Downstream
@@ -36,8 +37,6 @@ from nereid_shared.link import Link
 logger = logging.getLogger(__name__)
 
 WORKERS_PER_QUEUE: Final = 4
-# What the broker remembers comes right after the SUBACK: tasks told by a former GlobalManager, and who is there.
-RETAINED_SETTLE_S: Final = 0.3
 # Without the broker the workers still come up; the nodes are told when it is there.
 SILENCE_CHECK_S: Final = 5.0
 
@@ -114,6 +113,7 @@ class Leadership:
                 on_duplicate=self._node_is_double,
             ),
         )
+        self._fence = fence.Fence()
         self._background: set[asyncio.Task[None]] = set()
         self._stack = contextlib.AsyncExitStack()
         self._make_controllers()
@@ -179,7 +179,7 @@ class Leadership:
         informers = (self._nodes, self._models, self._datasets, self._services, self._pods, self._deployments)
         link = Link(
             self._settings.link,
-            subscriptions=self.upstream.subscriptions(),
+            subscriptions={**self.upstream.subscriptions(), fence.TOPIC: self._fence.on_message},
             will=self.downstream.will,
             on_connect=self.downstream.connected,
         )
@@ -216,8 +216,8 @@ class Leadership:
     async def _release(self, informers: tuple[Informer, ...], link: Link) -> None:
         for informer in informers:
             await informer.wait_synced()
-        await link.wait_connected()
-        await asyncio.sleep(RETAINED_SETTLE_S)
+        # What the broker remembers: tasks told by a former GlobalManager, and who is there.
+        await self._fence.passed(link)
         if self.upstream.seen_epoch >= self._leader.epoch:
             await self._raise_above_seen()
         self._dataset_controller.prime()

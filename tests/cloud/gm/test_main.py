@@ -24,10 +24,9 @@ async def in_two_groups(error: Exception) -> None:
 async def test_an_error_from_within_task_groups_is_one_line(
     error: NereidError, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    try:
+    with pytest.raises(ExceptionGroup) as raised:
         await in_two_groups(error)
-    except ExceptionGroup as group:
-        assert told(group) == code
+    assert told(raised.value) == code
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
