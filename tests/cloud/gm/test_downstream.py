@@ -87,6 +87,6 @@ async def test_a_node_that_was_deleted_and_came_back_at_once_has_its_tasks_again
         assert await came.get()
         down.node_gone("edge-0")
         assert not await came.get()
-        down.assign("u", {"edge-0": ROW})
+        down.node_appeared("edge-0")
         document = Desired.decode(await came.get(), max_bytes=topics.DESIRED.max_bytes)
         assert set(document.tasks) == {"u"}
