@@ -26,6 +26,9 @@ GOLDEN: Final = 3
 GOLDEN_TOLERANCE: Final = 0.01
 BUDGET: Final = "0.2"
 THRESHOLD: Final = "0.2"
+FPS: Final = "20"
+"""A camera's pace, so that one can watch, and cut a link, before the pictures are through."""
+
 
 ColorOrder = Literal["RGB", "BGR", "GRAY"]
 OutputKind = Literal["logits", "probabilities"]
@@ -167,6 +170,12 @@ class Scaffold:
             UserError: the model refuses its card.
         """
         rows = [json.loads(line) for line in _predict(model, *pictures[:SHOWN]).splitlines()]
+        if not any("label" in row for row in rows):
+            raise UserError(
+                f"no picture got an answer: {rows[0]['message'] if rows else 'the model said nothing'}",
+                where=f"the {model.name} model",
+                mend="Answer otherwise: --output logits where figures are no probabilities, or another --normalization",
+            )
         card = json.loads((model / FILE_NAME).read_text())
         if not card.get("golden"):
             card["golden"] = [
@@ -219,7 +228,7 @@ class Scaffold:
                             "name": "Margin", "budget": BUDGET,
                             "parameters": [{"key": "threshold", "value": THRESHOLD}],
                         },
-                        "workerSpec": _builtin(),
+                        "workerSpec": {**_builtin(), "parameters": [{"key": "fps", "value": FPS}]},
                     },
                     "cloudWorker": {
                         "name": "big", "model": {"name": f"{self.name}-big"}, "nodeName": cloud_node,
@@ -251,6 +260,8 @@ def _predict(model: Path, *arguments: str | Path) -> str:
     # The model stands before the pictures, options where they like.
     argv.insert(3, str(model))
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if "ModuleNotFoundError" in done.stderr:
+        raise UserError("what runs models is not installed", mend="pip install 'nereid-ai[worker,vision]'")
     if done.returncode == 2:
         lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO:")]
         raise UserError(" ".join(lines) or "it cannot be run", where=str(model))

@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -40,6 +41,7 @@ def demo(
     base_port: BasePort = BASE_PORT,
 ) -> None:
     """Run handwritten digits through an edge and a cloud on this machine, and show what came of it."""
+    _check_extras()
     with _folder(ctx, keep=keep) as state:
         options = Options(state=state, nodes=nodes, samples=samples, seed=seed, cut=not no_cut, base_port=base_port)
         outcome = _play(options)
@@ -50,6 +52,12 @@ def demo(
         report.show(Console(), outcome.ledger, outcome.accuracy)
     if outcome.problems:
         raise NereidError("the counts do not add up: " + "; ".join(outcome.problems))
+
+
+def _check_extras() -> None:
+    """Refuse before anything starts where the workers' libraries are missing."""
+    if missing := [name for name in ("ai_edge_litert", "cv2", "numpy") if find_spec(name) is None]:
+        raise UserError(f"not installed: {', '.join(missing)}", mend="pip install 'nereid-ai[worker,vision]'")
 
 
 @contextlib.contextmanager
@@ -80,7 +88,8 @@ def _play(options: Options) -> Outcome:
         def on_up(system: System) -> None:
             nonlocal live
             if terminal:
-                console.print("Watch it in another terminal:", *system.watch_lines(), sep="\n  ", highlight=False)
+                lines = ["Watch it in another terminal:", *system.watch_lines()]
+                console.print(*lines, sep="\n  ", highlight=False, soft_wrap=True)
                 live = stack.enter_context(Live(console=console, transient=False))
 
         table = LiveTable()

@@ -92,6 +92,8 @@ def _answer(flag: str, role: str, given: str, before: dict[str, str], tensors: T
         UserError: it is none of the choices, or nobody is there to ask.
     """
     what, choices = _QUESTIONS.get(flag, (f"the {tensors.classes} labels, as a file or a,b,c", ()))
+    if tensors.channels == 1:
+        choices = tuple(choice for choice in choices if choice != "imagenet")
     if not given and not sys.stdin.isatty():
         one_of = f" ({' | '.join(choices)})" if choices else ""
         raise UserError(f"the {role} model's tensors do not tell {what}", where=flag, mend=f"Give {flag}{one_of}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options that every command shares: which cluster it speaks to. They may stand before or after the command."""
 
+import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import typer
 from nereid_cloud.cluster.port import Cluster
 
 _WITH_VALUE: Final = ("--state", "--kubeconfig", "--context")
-_DEFAULT_STATE: Final = "~/.local/state/nereid"
+_DEFAULT_STATE: Final = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "nereid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ def read(
     ctx: typer.Context,
     state: Annotated[
         Path, typer.Option(envvar="NEREID_STATE_DIR", help="State folder of the cluster on this machine.")
-    ] = Path(_DEFAULT_STATE),
+    ] = _DEFAULT_STATE,
     kubeconfig: Annotated[Path | None, typer.Option(help="Speak to the cluster of this kubeconfig instead.")] = None,
     context: Annotated[str, typer.Option(help="Context in the kubeconfig.")] = "",
 ) -> None:

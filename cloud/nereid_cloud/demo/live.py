@@ -15,7 +15,7 @@ COLUMNS: Final = (
     "node", "link", "frames/s", "seen", "hard", "answered", "changed", "queued", "degraded", "corrected",
     "edge p50", "cloud p50", "up", "down",
 )  # fmt: skip
-NARROW: Final = frozenset({"changed", "degraded", "corrected", "up", "down"})
+NARROW: Final = frozenset({"seen", "changed", "degraded", "corrected", "cloud p50", "up", "down"})
 """Columns that go first where the terminal is narrower than `WIDE`."""
 
 WIDE: Final = 140

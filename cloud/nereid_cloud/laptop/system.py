@@ -185,7 +185,8 @@ class System:
     def _podrunner(self, node: str) -> Program:
         argv = [
             sys.executable, "-m", "nereid_cloud.laptop.podrunner", "--node", node, "--state", str(self.state),
-            "--host-root", f"{HOST_ROOT}={self.node_state(node)}", "--backoff", RESTART_BACKOFF_S, "--heartbeat", HEARTBEAT_S,
+            "--host-root", f"{HOST_ROOT}={self.node_state(node)}", "--backoff", RESTART_BACKOFF_S,
+            "--heartbeat", HEARTBEAT_S,
         ]  # fmt: skip
         if node != CLOUD_NODE:
             argv += ["--labels", f"{EDGE_LABEL}=", "--annotations", f"{BROKER_ANNOTATION}={self.edge_broker(node)}"]

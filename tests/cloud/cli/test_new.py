@@ -93,6 +93,13 @@ def test_what_the_tensors_cannot_tell_is_asked_for_by_name(
     assert not (own / "mine").exists()
 
 
+def test_answers_that_no_picture_survives_are_refused(own: Path) -> None:
+    done = new(own, "--normalization", "0..1", "--labels", "0,1,2,3,4,5,6,7,8,9", "--output", "probabilities")
+    assert done.returncode == 2
+    assert "--output logits" in done.stderr
+    assert not (own / "mine").exists()
+
+
 def test_a_broken_model_is_named(own: Path) -> None:
     (own / "big" / "big.tflite").write_bytes(b"no model")
     done = new(own, *ANSWERS)
