@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Final, Literal
 
 from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
-from nereid_shared.messages import ModelOutput, Task, TaskInfo, WorkerInfo
+from nereid_shared.messages import DatasetRef, ModelOutput, Task, TaskInfo, WorkerInfo
 from nereid_shared.samples import Result
 from nereid_worker import builtin
 from nereid_worker.edge import DRAIN_S, JointInference, Results
@@ -36,6 +36,9 @@ from nereid_worker.spool import Spool
 from nereid_worker.uplink import Uplink
 
 log = logging.getLogger(__name__)
+
+DATASET_FORMATS: Final = ("csv", "txt")
+"""What the LocalController counts too; a script may open a folder by itself (`nereid_worker.Files`)."""
 
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
@@ -232,7 +235,7 @@ class EdgeProcess:
         if task is None or page is None or spool is None or task.rule is None:
             raise UserError("the task names no hard example rule", where="edgeWorker.hardExampleAlgorithm")
         rule = make_rule(task.rule.name, task.rule.parameters, task.rule.budget, seed=task.service)
-        dataset = Files(task.dataset.url, task.dataset.format) if task.dataset is not None else None
+        dataset = None if task.dataset is None else _dataset(task.dataset)
         if self._told[0] != "failed":
             self._tell("starting", "LoadingModel", task.model.url)
         path = on_this_node(task.model, into=self._settings.state / "models")
@@ -341,3 +344,14 @@ def _mendable(error: Exception) -> tuple[str, str] | None:
 
 def _rfc3339(time_: datetime) -> str:
     return time_.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _dataset(ref: DatasetRef) -> Files:
+    """Return a task's dataset; its format must be one that the LocalController counts."""
+    if ref.format not in DATASET_FORMATS:
+        raise UserError(
+            f"format {ref.format!r}: known are {', '.join(DATASET_FORMATS)}",
+            where=f"Dataset {ref.name}: spec.format",
+            reason="DatasetFormatUnknown",
+        )
+    return Files(ref.url, ref.format)

@@ -80,7 +80,7 @@ def test_a_card_beside_the_model_is_taken_and_nothing_asked(own: Path) -> None:
     ("arguments", "words"),
     [
         ((), ("--normalization", "little", "-1..1")),
-        (("--normalization", "0..2"), ("--normalization", "0..2", "imagenet")),
+        (("--normalization", "0..2"), ("--normalization", "0..2", "-1..1")),
         (("--normalization", "0..1", "--output", "logits", "--labels", "a,b"), ("--labels", "2 labels for 10")),
     ],
 )
