@@ -190,6 +190,7 @@ class Session:
         self._window = settings.max_inflight
         self._limit_bytes = settings.max_packet_bytes
         self._socket: socket.socket | None = None
+        self._registered = False
         self._writing = False
         self._reading = False
         self._acks = bytearray()
@@ -388,7 +389,7 @@ class Session:
         sock = self._client.socket()
         if not isinstance(sock, socket.socket):
             raise LinkDown("the broker closed the connection at once")
-        self._socket = sock
+        self._socket, self._registered = sock, True
         self._client.on_socket_close = lambda _client, _data, _sock: self._unregister()
         self._loop.add_reader(sock, self._readable)
         self._tick()
@@ -473,6 +474,8 @@ class Session:
     def _on_disconnect(
         self, _client: Client, _data: Any, flags: DisconnectFlags, code: ReasonCode, _properties: Properties | None
     ) -> None:
+        if not self._registered:
+            return  # still in the connecting thread, whose own outcome says it
         self._up = False
         who = "the broker disconnected us" if flags.is_disconnect_packet_from_server else "connection lost"
         self._loop.call_soon(self._end, f"{who}: {code}")
