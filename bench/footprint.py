@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.figures import Figure
-from bench.node import NodeRig, cloud_task, cpu_s, dataset_row, rss_mb, service, service_row
+from bench.node import NodeRig, cloud_task, cpu_s, dataset_row, rss_mib, service, service_row
 from bench.pictures import card, frame
 
 SAMPLES: Final = 5000
@@ -26,7 +26,7 @@ QUICK_SAMPLES: Final = 200
 SAMPLE_BYTES: Final = 2000
 IDLE_S: Final = 20.0
 QUICK_IDLE_S: Final = 5.0
-RSS_MB: Final = 40.0
+RSS_MIB: Final = 40.0
 IDLE_CPU_PERCENT: Final = 0.5
 DISK_MB: Final = 20.0
 _REPOSITORY: Final = Path(__file__).parent.parent
@@ -58,7 +58,7 @@ def _controller(*, quick: bool) -> list[Figure]:
 
             def settle() -> float:
                 pause.wait(idle_s)
-                return rss_mb(rig.lc_pid)
+                return rss_mib(rig.lc_pid)
 
             cloud = rig.start_cloud_worker(cloud_task(model=model, script="cloud_label.py"))
             rss["no task"] = settle()
@@ -72,18 +72,18 @@ def _controller(*, quick: bool) -> list[Figure]:
             rss["service and dataset"] = settle()
             idle = _idle_percent(rig.lc_pid, idle_s)
             run_phase("live")
-            rss[f"at the end of {samples} samples"] = rss_mb(rig.lc_pid)
+            rss[f"at the end of {samples} samples"] = rss_mib(rig.lc_pid)
             rss["idle after them"] = settle()
             rig.stop(cloud)
             run_phase("waiting")
             waiting = settle()
-            worker_mb = rss_mb(rig.edge_worker_pid)
+            worker_mib = rss_mib(rig.edge_worker_pid)
         figures = [
-            Figure(name=f"LocalController: RSS, {when}", value=mb, unit="MB", target=RSS_MB, better="lower")
+            Figure(name=f"LocalController: RSS, {when}", value=mb, unit="MiB", target=RSS_MIB, better="lower")
             for when, mb in rss.items()
         ]
         name = f"LocalController: RSS, {samples} samples waiting for the cloud"
-        figures.append(Figure(name=name, value=waiting, unit="MB", note="an outage, not idle"))
+        figures.append(Figure(name=name, value=waiting, unit="MiB", note="an outage, not idle"))
         note = f"over {idle_s:g} s"
         for name, percent in (("alone", alone), ("with a service, its worker and a dataset", idle)):
             figures.append(
@@ -92,7 +92,7 @@ def _controller(*, quick: bool) -> list[Figure]:
                     better="lower", note=note,
                 )
             )  # fmt: skip
-        return [*figures, Figure(name="edge worker: RSS", value=worker_mb, unit="MB", note="tiny model, own script")]
+        return [*figures, Figure(name="edge worker: RSS", value=worker_mib, unit="MiB", note="tiny model, own script")]
 
 
 def _idle_percent(pid: int, seconds: float) -> float:
@@ -163,6 +163,6 @@ def _imports(*, repeats: int) -> list[Figure]:
                 kilobytes.append(said[1])
             figures += [
                 Figure(name=f"{name}: imports", value=min(spent[1:]), unit="s", note=f"min of {repeats}, warm"),
-                Figure(name=f"{name}: RSS after them", value=statistics.median(kilobytes[1:]) / 1024, unit="MB"),
+                Figure(name=f"{name}: RSS after them", value=statistics.median(kilobytes[1:]) / 1024, unit="MiB"),
             ]
     return figures

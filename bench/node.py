@@ -162,8 +162,8 @@ def cloud_task(*, model: Path, script: str = "") -> Task:
     )  # fmt: skip
 
 
-def rss_mb(pid: int) -> float:
-    """Return a process's resident memory."""
+def rss_mib(pid: int) -> float:
+    """Return a process's resident memory, shared pages included."""
     return float(psutil.Process(pid).memory_info().rss) / 2**20
 
 
