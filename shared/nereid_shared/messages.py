@@ -16,6 +16,9 @@ from nereid_shared.errors import MessageInvalid, MessageTooLarge
 
 SCHEMA: Final = "1.0"
 
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""A count from outside: exact as JSON's number and as SQLite's."""
+
 
 def _known_major(value: object) -> object:
     if str(value).partition(".")[0] != SCHEMA.partition(".")[0]:
@@ -66,8 +69,8 @@ class Revision(Message):
     """A place in the order of desired states: (epoch, rev) within one cluster."""
 
     cluster: str
-    epoch: int = Field(ge=0)
-    rev: int = Field(ge=0)
+    epoch: Count
+    rev: Count
 
 
 class TaskRow(Message):
@@ -84,7 +87,7 @@ class TaskRow(Message):
     kind: str
     namespace: str
     name: str
-    generation: int
+    generation: Count
     hash: str
     spec: dict[str, Any] | None = None
     refs: dict[str, Any] = Field(default_factory=dict)
@@ -124,7 +127,7 @@ class NodeAlive(Message):
     status: Literal["online", "offline"]
     install: str
     boot: str
-    connection: int
+    connection: Count
     version: str = ""
 
 
@@ -137,7 +140,7 @@ class TaskState(Message):
         reason: one CamelCase word, where there is something to say.
     """
 
-    generation: int
+    generation: Count
     condition: str
     reason: str = ""
     message: str = ""
@@ -152,10 +155,10 @@ class NodeState(Message):
     """
 
     boot: str
-    number: int
+    number: Count
     cluster: str | None = None
-    epoch: int = 0
-    rev: int = 0
+    epoch: Count = 0
+    rev: Count = 0
     digest: str = ""
     tasks: dict[str, TaskState] | None = None
     reason: str = ""
@@ -166,8 +169,8 @@ class Sync(Message):
     """The request for a desired state, with what the node already has."""
 
     cluster: str | None = None
-    epoch: int = 0
-    rev: int = 0
+    epoch: Count = 0
+    rev: Count = 0
     digest: str = ""
     want_specs: list[str] = Field(default_factory=list)
 
@@ -184,8 +187,8 @@ class ModelOutput(Message):
 class TaskInfo(Message):
     """Progress of an inference task (seed 4)."""
 
-    inference_number: int = 0
-    hard_example_number: int = 0
+    inference_number: Count = 0
+    hard_example_number: Count = 0
     upload_cloud_ratio: float = 0.0
     start_time: str | None = None
     current_time: str | None = None
@@ -219,24 +222,24 @@ class Ledger(Message):
             ``cloud`` (capture to cloud answer).
     """
 
-    seen: int = 0
-    easy: int = 0
-    hard: int = 0
-    failed: dict[str, int] = Field(default_factory=dict)
-    skipped: int = 0
-    sent: int = 0
-    resent: int = 0
-    answered: int = 0
-    late: int = 0
-    changed: int = 0
-    corrected: int = 0
-    undelivered: int = 0
-    degraded: int = 0
-    pending: int = 0
-    dropped: dict[str, int] = Field(default_factory=dict)
-    bytes_up: int = 0
-    bytes_down: int = 0
-    latency: dict[str, dict[int, int]] = Field(default_factory=dict)
+    seen: Count = 0
+    easy: Count = 0
+    hard: Count = 0
+    failed: dict[str, Count] = Field(default_factory=dict)
+    skipped: Count = 0
+    sent: Count = 0
+    resent: Count = 0
+    answered: Count = 0
+    late: Count = 0
+    changed: Count = 0
+    corrected: Count = 0
+    undelivered: Count = 0
+    degraded: Count = 0
+    pending: Count = 0
+    dropped: dict[str, Count] = Field(default_factory=dict)
+    bytes_up: Count = 0
+    bytes_down: Count = 0
+    latency: dict[str, dict[int, Count]] = Field(default_factory=dict)
 
 
 class WorkerInfo(Message):
@@ -267,17 +270,17 @@ class WorkerInfo(Message):
     service: str = ""
     node: str = ""
     boot: str = ""
-    number: int = 0
+    number: Count = 0
     task_hash: str = ""
     ledger: Ledger | None = None
     models: list[ModelOutput] = Field(default_factory=list)
     stream: str = ""
-    accepted: int = 0
-    batches: int = 0
-    processed: int = 0
-    undecodable: int = 0
-    failed: int = 0
-    refused: int = 0
+    accepted: Count = 0
+    batches: Count = 0
+    processed: Count = 0
+    undecodable: Count = 0
+    failed: Count = 0
+    refused: Count = 0
     reason: str = ""
     message: str = ""
 
@@ -291,7 +294,7 @@ class Accepted(Message):
     """
 
     stream: str
-    seq: int = Field(ge=0)
+    seq: Count
 
 
 class Output(Message):
@@ -314,9 +317,9 @@ class TaskStatus(Message):
     status: str
     output: Output | None = None
     boot: str = ""
-    number: int = 0
+    number: Count = 0
     uid: str = ""
-    generation: int = 0
+    generation: Count = 0
     worker: str = ""
     ledger: Ledger | None = None
     number_of_samples: int | None = None
@@ -331,14 +334,14 @@ class GmAlive(Message):
     status: Literal["online", "offline"]
     cluster: str
     leader: str
-    epoch: int
+    epoch: Count
 
 
 class GmSentinel(Message):
     """Unequal to what the GM last wrote: the broker lost or restored its data."""
 
-    epoch: int
-    counter: int
+    epoch: Count
+    counter: Count
 
 
 class ModelRef(Message):
@@ -387,7 +390,7 @@ class Task(Message):
     kind: str = "JointInferenceService"
     namespace: str
     name: str
-    generation: int
+    generation: Count
     hash: str
     model: ModelRef
     script_dir: str = ""

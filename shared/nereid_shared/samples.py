@@ -16,6 +16,9 @@ import msgpack
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
 
 VERSION: Final = 1
+MAX_COUNT: Final = 2**53
+"""Bound of every count that is taken from outside: exact as JSON's number and as SQLite's."""
+
 MAX_KEY_BYTES: Final = 512
 
 # Encodings of `Sample.payload`: files as they came, or raw tensor bytes (C order) with shape and dtype.
@@ -213,6 +216,6 @@ def _integer(value: object) -> int:
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
         raise TypeError(f"{value!r} is not a count")
     return value

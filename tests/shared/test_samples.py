@@ -14,7 +14,7 @@ from nereid_shared.samples import JPEG, MAX_KEY_BYTES, PNG, RAW, Counts, Result,
 
 MAX_BYTES = 1_000_000
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
-COUNT = st.integers(min_value=0, max_value=2**63)
+COUNT = st.integers(min_value=0, max_value=2**53)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
 
 SAMPLE = Sample(
@@ -135,3 +135,10 @@ def test_the_envelope_is_small(payload_bytes: int) -> None:
     assert wire_bytes - payload_bytes <= 320
     if payload_bytes >= 8_000:
         assert wire_bytes <= 1.05 * payload_bytes
+
+
+@pytest.mark.parametrize("count", [2**53 + 1, 2**64 - 1])
+def test_a_count_that_sqlite_cannot_hold_is_refused(count: int) -> None:
+    body = {**msgpack.unpackb(SAMPLE.encode()), "c": (1, count, 1, 0)}
+    with pytest.raises(MessageInvalid):
+        Sample.decode(msgpack.packb(body), max_bytes=10_000)

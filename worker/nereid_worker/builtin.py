@@ -5,6 +5,7 @@ Parameters: ``fps`` paces the dataset (default: as fast as it goes), ``answers``
 """
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from nereid_shared.errors import UserError
 from nereid_worker.answers import Answer
 from nereid_worker.edge import JointInference
 from nereid_worker.sources import Source
+
+log = logging.getLogger(__name__)
 
 PREFIX: Final = "builtin:"
 ANSWERS_FILE: Final = "answers.jsonl"
@@ -31,10 +34,21 @@ class AnswerLog:
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._is_torn = False
 
     def write(self, event: Event, answer: Answer) -> None:
-        """Append one event."""
-        os.write(self._file, json.dumps({"event": event, **answer.as_json()}).encode() + b"\n")
+        """Append one event. A full disk costs lines of the log, which a warning tells, and never an answer."""
+        line = json.dumps({"event": event, **answer.as_json()}).encode() + b"\n"
+        if self._is_torn:
+            line = b"\n" + line
+        try:
+            written = os.write(self._file, line)
+        except OSError as error:
+            log.warning("answer not logged", extra={"key": answer.key, "problem": error.strerror})
+            return
+        self._is_torn = written < len(line)
+        if self._is_torn:
+            log.warning("answer not logged", extra={"key": answer.key, "problem": "the disk is full"})
 
     def close(self) -> None:
         """Close the file."""

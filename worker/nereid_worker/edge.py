@@ -362,7 +362,7 @@ class JointInference:
         page = self._page
         return to_spool(
             stream=page.stream, seq=page.seq + 1, key=_text(item.key), captured_at=item.captured_at,
-            remaining_ms=max(0, int((deadline_s - time.monotonic()) * 1e3)), label=answer.label, score=answer.score,
+            deadline_s=deadline_s, label=answer.label, score=answer.score,
             counts=(page.seen + 1, page.easy, page.hard + 1, sum(page.failed.values())),
             encoded=encode_frame(item.data),
         )  # fmt: skip

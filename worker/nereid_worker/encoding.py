@@ -21,6 +21,9 @@ ENVELOPE_BYTES: Final = 128
 
 _HEAD_BYTES: Final = struct.Struct("<I")
 
+MAX_REMAINING_MS: Final = 24 * 3600 * 1000
+"""A bound for what a reboot, which restarts monotonic time, makes of an old deadline."""
+
 Encoded = tuple[str, bytes, tuple[int, ...], str]
 
 
@@ -51,28 +54,32 @@ def encode_frame(data: Any) -> Encoded:
 
 
 def to_spool(
-    *, stream: str, seq: int, key: str, captured_at: float, remaining_ms: int, label: str, score: float,
+    *, stream: str, seq: int, key: str, captured_at: float, deadline_s: float, label: str, score: float,
     counts: tuple[int, int, int, int], encoded: Encoded,
 ) -> bytes:  # fmt: skip
-    """Return the spool's record of a sample; the arguments are `Sample`'s, `counts` in the order of `Counts`."""
+    """Return the spool's record of a sample; the arguments are `Sample`'s, `counts` in the order of `Counts`.
+
+    `deadline_s` is monotonic time, which goes on over a restart of the process.
+    """
     encoding, payload, shape, dtype = encoded
-    head = msgpack.packb((stream, seq, key, captured_at, remaining_ms, label, score, counts, encoding, shape, dtype))
+    head = msgpack.packb((stream, seq, key, captured_at, deadline_s, label, score, counts, encoding, shape, dtype))
     return b"".join((_HEAD_BYTES.pack(len(head)), head, payload))
 
 
-def from_spool(record: bytes) -> bytes:
-    """Return the body that travels; a record that a power cut has spoilt goes as it is, to be refused."""
+def from_spool(record: bytes, *, now_s: float) -> bytes:
+    """Return the body that travels at `now_s`; a record that a power cut has spoilt goes as it is, to be refused."""
     try:
         end = _HEAD_BYTES.size + _HEAD_BYTES.unpack_from(record)[0]
         (
-            stream, seq, key, captured_at, remaining_ms, label, score, (seen, easy, hard, failed), encoding, shape,
+            stream, seq, key, captured_at, deadline_s, label, score, (seen, easy, hard, failed), encoding, shape,
             dtype,
         ) = msgpack.unpackb(record[_HEAD_BYTES.size : end])  # fmt: skip
     except (ValueError, TypeError, struct.error, msgpack.UnpackException):
         return record
     payload = record[end:]
     return Sample(
-        stream=stream, seq=seq, digest=digest_of(payload), key=key, captured_at=captured_at, remaining_ms=remaining_ms,
+        stream=stream, seq=seq, digest=digest_of(payload), key=key, captured_at=captured_at,
+        remaining_ms=max(0, min(MAX_REMAINING_MS, int((deadline_s - now_s) * 1e3))),
         label=label, score=score, counts=Counts(seen=seen, easy=easy, hard=hard, failed=failed), encoding=encoding,
         payload=payload, shape=shape, dtype=dtype,
     ).encode()  # fmt: skip

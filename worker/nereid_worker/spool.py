@@ -23,7 +23,7 @@ from typing import Final, Self
 DEFAULT_BYTES: Final = 32 * 1024 * 1024
 
 _HEAD: Final = struct.Struct("<8sQQQ")  # magic, capacity, oldest, next
-_MAGIC: Final = b"NEREIDS3"
+_MAGIC: Final = b"NEREIDS4"
 _OLDEST: Final = 16
 _NEXT: Final = 24
 _U64: Final = struct.Struct("<Q")

@@ -202,7 +202,7 @@ class Uplink:
             seq, spooled = record
             generation = sender.published(seq, time.monotonic())
             try:
-                self._publish(link, from_spool(spooled), partial(self._on_ack, generation))
+                self._publish(link, from_spool(spooled, now_s=time.monotonic()), partial(self._on_ack, generation))
             except LinkDown:
                 sender.disconnected()
                 return

@@ -55,7 +55,11 @@ class AnswerLog:
                     if not line.endswith(b"\n"):
                         return
                     self._read_to += len(line)
-                    self._take(json.loads(line))
+                    try:
+                        event = json.loads(line)
+                    except ValueError:
+                        continue  # torn by a full disk; the worker has warned of it
+                    self._take(event)
         except FileNotFoundError:
             return
 

@@ -62,8 +62,11 @@ class Launch:
             "argv": self.argv, "env": dict(self.env), "cwd": str(self.cwd), "log": str(self.log),
             "rotated": str(self.rotated), "logBytes": self.log_bytes,
         }  # fmt: skip
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(record))
+        # Whole or not at all: a half one, left by a full disk, would be read at each start.
+        fresh = path.with_suffix(".new")
+        fresh.touch(mode=0o600)
+        fresh.write_text(json.dumps(record))
+        fresh.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> Self:
