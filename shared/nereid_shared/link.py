@@ -372,14 +372,18 @@ class Link:
             task.add_done_callback(self._finishers.discard)
 
     def _bound(self, subscription: _Subscription) -> None:
-        # One connection brings at most `receive_max` unacknowledged messages; more are left over from ended ones, which
-        # pile up where a handler hangs while the connection comes and goes. The first of them is being awaited.
-        if len(subscription.unfinished) > 2 * self.settings.receive_max:
-            dropped = subscription.unfinished[1]
-            del subscription.unfinished[1]
-            _discard(dropped)
-            self.overflowed += 1
-            _log.warning("message of an ended connection dropped", extra={"topic": dropped.topic})
+        # What is left over from ended connections piles up where a handler hangs while the connection comes and goes.
+        # The first is being awaited; those of this connection are the broker's to bound (2.0.11 goes beyond our
+        # ReceiveMaximum at times), and dropping one would leave it unacknowledged for good.
+        if len(subscription.unfinished) <= 2 * self.settings.receive_max:
+            return
+        for number, one in enumerate(subscription.unfinished):
+            if number > 0 and one.session is not self._session:
+                del subscription.unfinished[number]
+                _discard(one)
+                self.overflowed += 1
+                _log.warning("message of an ended connection dropped", extra={"topic": one.topic})
+                return
 
     async def _finish(self, subscription: _Subscription) -> None:
         while subscription.unfinished:
