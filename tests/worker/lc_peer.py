@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 from nereid_shared import topics
+from nereid_shared.errors import LinkDown
 from nereid_shared.link import Link, LinkSettings, Message
 from nereid_shared.messages import Accepted, Task, WorkerInfo
 from nereid_shared.samples import Result, Sample
@@ -156,10 +157,17 @@ class LcPeer:
                     self._publish(result)
 
     def _publish(self, result: Result) -> None:
-        self._link.publish_nowait(topics.RESULTS.of(service=SERVICE, node=NODE), result.encode())
+        try:
+            self._link.publish_nowait(topics.RESULTS.of(service=SERVICE, node=NODE), result.encode())
+        except LinkDown:
+            # As the LC does: an answer waits for the broker.
+            asyncio.get_running_loop().call_later(0.05, self._publish, result)
 
     def _accept(self) -> None:
-        for stream in self._to_accept:
+        streams, self._to_accept = self._to_accept, set()
+        for stream in streams:
             accepted = Accepted(stream=stream, seq=self._contiguous[stream])
-            self._link.publish_nowait(topics.ACCEPTED.of(worker=self._worker), accepted.encode())
-        self._to_accept.clear()
+            try:
+                self._link.publish_nowait(topics.ACCEPTED.of(worker=self._worker), accepted.encode())
+            except LinkDown:
+                return  # the worker sends again what nobody accepted, and is told then
