@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.flow import patience, processes
 from tests.mosquitto import executable
 
@@ -106,14 +107,12 @@ def test_a_user_may_bring_a_script_of_their_own(user: User) -> None:
         "        answers.write(f'{answer.key} {answer.label} {answer.tier}\\n')\n"
     )
     answers = user.folder / "answers.txt"
-    manifest = (user.folder / "mine" / "mine.yaml").read_text()
-    builtin = "scriptDir: ''\n      scriptBootFile: builtin:classify\n"
-    assert builtin in manifest
-    own = (
-        f"scriptDir: {script.parent}\n      scriptBootFile: edge.py\n"
-        f"      parameters: [{{key: into, value: {answers}}}]\n"
+    manifest = user.folder / "mine" / "mine.yaml"
+    documents = list(yaml.safe_load_all(manifest.read_text()))
+    documents[-1]["spec"]["edgeWorker"]["workerSpec"].update(
+        scriptDir=str(script.parent), scriptBootFile="edge.py", parameters=[{"key": "into", "value": str(answers)}]
     )
-    (user.folder / "mine" / "mine.yaml").write_text(manifest.replace(builtin, own, 1))
+    manifest.write_text(yaml.safe_dump_all(documents))
     user.does("up", "-d", "--base-port", "0")
     user.does("apply", "-f", "mine/mine.yaml")
     patience.until(lambda: answers.exists() and answers.read_text().count("\n") == 120, "120 answers")

@@ -3,7 +3,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 from tests.cloud.gm.peers import Eyes, Kubelet, Lc, add_node, dataset, model, service, service_ref
@@ -16,6 +16,7 @@ from nereid_cloud.cluster.port import Cluster, Ref
 from nereid_cloud.gm.manager import run
 from nereid_cloud.gm.names import EPOCH_ANNOTATION
 from nereid_cloud.gm.settings import Settings
+from nereid_shared.errors import NotFound
 from nereid_shared.messages import Ledger
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -29,6 +30,8 @@ def real(api_server: ApiServer) -> Iterator[Cluster]:
 
     with closing(KubernetesCluster(kubeconfig=api_server.kubeconfig)) as cluster:
         for name in ("cloud", "edge-0"):
+            with suppress(NotFound):  # another test's PodRunner may have left it on the shared server
+                cluster.delete(Ref(kind=NODE, name=name))
             add_node(cluster, name)
         yield cluster
         for name in ("cloud", "edge-0"):
