@@ -12,7 +12,7 @@ from tests.cluster.control_plane import ApiServer
 from tests.mosquitto import Mosquitto
 
 from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, LEASE, MODEL, NODE, POD
-from nereid_cloud.cluster.port import Cluster, Ref
+from nereid_cloud.cluster.port import Cluster, Kind, Object, Ref
 from nereid_cloud.gm.manager import run
 from nereid_cloud.gm.names import EPOCH_ANNOTATION
 from nereid_cloud.gm.settings import Settings
@@ -36,6 +36,11 @@ def real(api_server: ApiServer) -> Iterator[Cluster]:
         yield cluster
         for name in ("cloud", "edge-0"):
             cluster.delete(Ref(kind=NODE, name=name))
+
+
+def ours(eyes: Eyes, kind: Kind) -> list[Object]:
+    """The objects in this test's namespace: others share the server."""
+    return [obj for obj in eyes.all(kind) if obj["metadata"].get("namespace") == "default"]
 
 
 async def test_a_service_lives_and_dies_on_a_real_api_server(
@@ -64,7 +69,7 @@ async def test_a_service_lives_and_dies_on_a_real_api_server(
         # The server is shared by other tests, which leave Datasets of their own.
         assert "pictures" in lc.names
         assert "digits" not in lc.names
-        await eyes.until(lambda: not eyes.all(POD) and not eyes.all(DEPLOYMENT))
+        await eyes.until(lambda: not ours(eyes, POD) and not ours(eyes, DEPLOYMENT))
         await asyncio.to_thread(real.delete, Ref(kind=DATASET, name="pictures", namespace="default"))
         await eyes.until(lambda: eyes.get(DATASET, "pictures") is None)
         for name in ("little", "big"):
