@@ -2,6 +2,7 @@
 """The GlobalManager on a real API server, whose own controllers make the cloud Pods and collect the garbage."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
@@ -11,17 +12,27 @@ from tests.cloud.gm.test_manager import is_running
 from tests.cluster.control_plane import ApiServer
 from tests.mosquitto import Mosquitto
 
-from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, LEASE, MODEL, NODE, POD
+from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, LEASE, MODEL, NODE, POD, ref_of
 from nereid_cloud.cluster.port import Cluster, Kind, Object, Ref
 from nereid_cloud.gm.manager import run
 from nereid_cloud.gm.names import EPOCH_ANNOTATION
 from nereid_cloud.gm.settings import Settings
-from nereid_shared.errors import NotFound
+from nereid_shared.errors import NotFound, Unavailable
 from nereid_shared.messages import Ledger
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 LEASE_REF = Ref(kind=LEASE, name="nereid-gm", namespace="default")
+
+
+def _datasets(cluster: Cluster) -> list[Object]:
+    end = time.monotonic() + 10
+    while True:
+        try:
+            return cluster.list(DATASET).items
+        except Unavailable:  # a CRD that was just made: the server is initializing its storage
+            assert time.monotonic() < end
+            time.sleep(0.1)
 
 
 @pytest.fixture
@@ -33,6 +44,8 @@ def real(api_server: ApiServer) -> Iterator[Cluster]:
             with suppress(NotFound):  # another test's PodRunner may have left it on the shared server
                 cluster.delete(Ref(kind=NODE, name=name))
             add_node(cluster, name)
+        for left in _datasets(cluster):  # other tests share the server
+            cluster.delete(ref_of(left))
         yield cluster
         for name in ("cloud", "edge-0"):
             cluster.delete(Ref(kind=NODE, name=name))
@@ -66,12 +79,10 @@ async def test_a_service_lives_and_dies_on_a_real_api_server(
         await eyes.until(lambda: "Running" in eyes.reasons())
         await asyncio.to_thread(real.delete, service_ref())
         await eyes.until(lambda: eyes.get(JOINT_INFERENCE_SERVICE, "digits") is None)
-        # The server is shared by other tests, which leave Datasets of their own.
-        assert "pictures" in lc.names
-        assert "digits" not in lc.names
+        assert lc.names == {"pictures"}
         await eyes.until(lambda: not ours(eyes, POD) and not ours(eyes, DEPLOYMENT))
         await asyncio.to_thread(real.delete, Ref(kind=DATASET, name="pictures", namespace="default"))
-        await eyes.until(lambda: eyes.get(DATASET, "pictures") is None)
+        await eyes.until(lambda: not eyes.all(DATASET))
         for name in ("little", "big"):
             await asyncio.to_thread(real.delete, Ref(kind=MODEL, name=name, namespace="default"))
         stop.set()
