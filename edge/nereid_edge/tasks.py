@@ -187,10 +187,15 @@ class Tasks:
             if topic is None:
                 return
             body = self._wanted[topic]
-            await edge.publish(topic, body, retain=True)
+            # Noted before it is sent: what somebody else publishes meanwhile takes the note back, and it is sent again.
             self._published[topic] = body
-            if not body and self._wanted.get(topic) == b"":
-                del self._wanted[topic], self._published[topic]
+            try:
+                await edge.publish(topic, body, retain=True)
+            except BaseException:
+                self._published.pop(topic, None)
+                raise
+            if not body and self._wanted.get(topic) == b"" and self._published.pop(topic, None) is not None:
+                del self._wanted[topic]
 
     def _counted(self, uid: str, count: DatasetCount) -> None:
         one = self._tasks.get(uid)
