@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -37,7 +38,7 @@ from nereid_shared.messages import ModelOutput, Task, WorkerInfo
 from nereid_shared.samples import Result, Sample
 from nereid_worker.classifier import Classifier
 from nereid_worker.cloud_answers import Predict, answer
-from nereid_worker.cloud_batches import Batches, Job
+from nereid_worker.cloud_batches import Batches, Job, Pace
 from nereid_worker.models import on_this_node
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ class CloudWorker:
         self._settled = asyncio.Event()
         self._stopping, self._serving = asyncio.Event(), asyncio.Event()
         self._batches = Batches(max_batch=task.max_batch, max_wait_s=task.max_wait_s)
+        self._pace = Pace()
+        self._answer: Callable[[list[Job]], list[Result]] | None = None
         self._filter = topics.shared(topics.SAMPLES.filter(service=task.service), group=task.group)
         self._info_topic = topics.CLOUD_INFO.of(service=task.service, pod=worker)
         self._link = Link(
@@ -137,7 +140,10 @@ class CloudWorker:
         return self._classifier
 
     def serve(self, predict: Predict | None = None) -> None:
-        """Answer samples in the calling thread until the worker is told to stop.
+        """Answer samples until the worker is told to stop; returns then.
+
+        `predict` runs in the calling thread, never twice at once. One that has answered several batches in less than a
+        millisecond each answers a lone sample in the link's thread, since waking another would take longer.
 
         Args:
             predict: answers a batch (see `nereid_worker.cloud_answers.Predict`); by default the task's model does.
@@ -152,10 +158,17 @@ class CloudWorker:
         if predict is None:
             classifier = self.classifier
             predict, labels, digest = classifier.predict_batch, classifier.labels, classifier.digest
+
+        def answer_timed(jobs: list[Job]) -> list[Result]:
+            began = time.perf_counter()
+            results = answer([job.sample for job in jobs], predict, model=digest, labels=labels)
+            self._pace.note(time.perf_counter() - began)
+            return results
+
+        self._answer = answer_timed
         self._loop.call_soon_threadsafe(self._serving.set)
         while jobs := self._batches.take():
-            results = answer([job.sample for job in jobs], predict, model=digest, labels=labels)
-            self._loop.call_soon_threadsafe(self._deliver, jobs, results)
+            self._loop.call_soon_threadsafe(self._deliver, jobs, answer_timed(jobs))
 
     async def run(self, predict: Predict | None = None) -> None:
         """Serve until `stop`; then finish what is here, say goodbye, and return.
@@ -255,7 +268,10 @@ class CloudWorker:
             return None
         else:
             self._waiting.add(job.identity)
-            self._batches.put(job)
+            if self._answer is not None and self._pace.is_quick and len(self._waiting) == 1 and self._batches.awaited:
+                self._deliver([job], self._answer([job]))
+            else:
+                self._batches.put(job)
         return job.done
 
     def _deliver(self, jobs: list[Job], results: list[Result]) -> None:

@@ -6,8 +6,12 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from typing import Final
 
 from nereid_shared.samples import Sample
+
+QUICK_S: Final = 0.001
+QUICK_AFTER: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,25 @@ class Job:
         return self.node, self.sample.stream, self.sample.seq, self.sample.digest
 
 
+class Pace:
+    """Whether a model is so quick that waking its thread would cost more than running it.
+
+    Only after `QUICK_AFTER` batches of less than `QUICK_S` in a row, and until the first slower one.
+    """
+
+    def __init__(self) -> None:
+        self._quick_in_a_row = 0
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the next batch may be expected to take less than `QUICK_S`."""
+        return self._quick_in_a_row >= QUICK_AFTER
+
+    def note(self, spent_s: float) -> None:
+        """Note what a batch took."""
+        self._quick_in_a_row = self._quick_in_a_row + 1 if spent_s < QUICK_S else 0
+
+
 class Batches:
     """A queue that hands out what is there, and waits for more only while the model is the bottleneck.
 
@@ -43,6 +66,13 @@ class Batches:
         self._changed = threading.Condition()
         self._stopped = False
         self._last = 0
+        self._awaited = False
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the model's thread has nothing to do, and will not before the next `put`."""
+        with self._changed:
+            return self._awaited and not self._jobs and not self._stopped
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -69,7 +99,9 @@ class Batches:
         with self._changed:
             if not self._jobs:
                 self._last = 0
+            self._awaited = True
             self._changed.wait_for(lambda: self._jobs or self._stopped)
+            self._awaited = False
             enough = min(self._last, self._max_batch)
             until = time.monotonic() + self._max_wait_s
             while len(self._jobs) < enough and not self._stopped:
