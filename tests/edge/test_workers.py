@@ -45,9 +45,36 @@ def test_the_will_of_a_boot_that_was_never_heard_is_ignored() -> None:
     assert not made.lost
 
 
-def test_a_replaced_boot_never_speaks_again() -> None:
+def test_a_worker_of_the_same_name_that_came_and_went_leaves_the_first_ones_state() -> None:
+    made = view(info("a", 5), info("b", 1), info("b", 0, "offline"))
+    assert made.lost
+    assert made.take(info("a", 6))
+    assert (made.info, made.lost) == (info("a", 6), False)
+
+
+def test_of_two_that_alternate_the_one_that_spoke_last_counts() -> None:
+    made = view(info("a", 5))
+    for message in (info("b", 1), info("a", 6), info("b", 2), info("a", 7)):
+        assert made.take(message)
+        assert (made.info, made.lost) == (message, False)
+
+
+def test_what_a_former_boot_said_before_does_not_count_again() -> None:
     made = view(info("a", 5), info("b", 1))
-    assert not made.take(info("a", 99))
+    assert not made.take(info("a", 5))
+    assert made.info == info("b", 1)
+
+
+def test_a_former_boots_will_does_not_hide_the_boot_that_speaks() -> None:
+    made = view(info("a", 5), info("b", 1), info("a", 6))
+    assert not made.take(info("b", 0, "offline"))
+    assert (made.info, made.lost) == (info("a", 6), False)
+
+
+def test_boots_without_end_are_not_remembered_without_end() -> None:
+    made = view(*(info(f"boot-{n}", 1) for n in range(1000)))
+    assert len(made._numbers) == 16
+    assert made.info == info("boot-999", 1)
 
 
 def test_a_worker_that_connects_again_is_no_longer_lost() -> None:
