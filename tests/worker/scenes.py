@@ -77,14 +77,16 @@ def dataset_of(index: Path, format_: str = "csv") -> DatasetRef:
 class Worker:
     """``python -m nereid_worker`` as a process of its own."""
 
-    def __init__(self, broker_url: str, state: Path, *, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, broker_url: str, state: Path, *, env: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> None:
         self.state = state
         self._env = {
             **os.environ, "NEREID_ROLE": "edge", "NEREID_WORKER": WORKER, "NEREID_NODE": NODE,
             "NEREID_SERVICE": SERVICE, "NEREID_BROKER": broker_url, "NEREID_STATE": str(state),
             "NEREID_INFO_INTERVAL": "0.1", **(env or {}),
         }  # fmt: skip
-        self._log = state.parent / "worker.log"
+        self._log = log or state.parent / "worker.log"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "Worker":

@@ -13,6 +13,7 @@ from tests.worker.scenes import EASY, HARD, Worker, dataset_of, make_task, pictu
 
 from nereid_shared.messages import ModelRef, RuleRef, Task
 from nereid_shared.samples import Result, Sample
+from nereid_worker.state_lock import StateLock
 
 pytestmark = pytest.mark.slow  # each test starts processes
 
@@ -215,6 +216,40 @@ def test_two_of_one_service_do_not_share_the_state(tmp_path: Path, broker: Mosqu
                 assert old.stop() == 0
                 other.wait_status("starting", reason="WaitingForTask")
                 assert second.stop() == 0
+
+
+def test_a_second_process_of_the_same_name_waits_in_silence(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
+    task = classify(tmp_path, model, [EASY] * 10)
+    with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")) as first:
+        boot = peer.wait_status("completed").boot
+        with running(Worker(broker.url, tmp_path / "state")) as second:
+            peer.wait(lambda: "another worker holds the state folder" in second.log())
+            assert f"pid={first.pid}" in second.log()
+            heard = len(peer.infos)
+            peer.wait(lambda: len(peer.infos) > heard + 5)
+            assert {info.boot for info in peer.infos} == {boot}
+            first.kill()
+            peer.wait(lambda: peer.last.boot != boot and peer.last.status == "completed")
+            assert_ledger(peer, seen=10, hard=0)
+            assert second.stop() == 0
+
+
+def test_a_second_process_that_waits_stops_when_told(tmp_path: Path, broker: Mosquitto) -> None:
+    with StateLock(tmp_path / "state", worker="worker-a") as lock, LcPeer(broker.url) as peer:
+        lock.take(on_wait=lambda _: None)
+        with running(Worker(broker.url, tmp_path / "state")) as second:
+            peer.wait(lambda: "another worker holds" in second.log())
+            assert second.stop() == 0
+        assert peer.infos == []
+
+
+def test_a_state_folder_that_cannot_be_used_says_so(tmp_path: Path, broker: Mosquitto) -> None:
+    (tmp_path / "file").write_text("")
+    with running(Worker(broker.url, tmp_path / "file" / "state", log=tmp_path / "log")) as worker:
+        assert worker.process is not None
+        assert worker.process.wait(10) == 2
+        assert "the state folder cannot be used" in worker.log()
+        assert "Traceback" not in worker.log()
 
 
 def test_a_script_of_25_lines_is_enough(tmp_path: Path, broker: Mosquitto, model: Path) -> None:

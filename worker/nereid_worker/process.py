@@ -5,7 +5,6 @@ The process starts with nothing but its identity. What cannot be had yet (a mode
 vanished) is reported with a reason and tried again; a new task makes the process start over in place.
 """
 
-import fcntl
 import gc
 import logging
 import os
@@ -16,8 +15,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -33,6 +30,7 @@ from nereid_worker.page import Page
 from nereid_worker.settings import Settings
 from nereid_worker.sources import Files
 from nereid_worker.spool import Spool
+from nereid_worker.state_lock import Holder, StateLock
 from nereid_worker.uplink import Uplink
 
 log = logging.getLogger(__name__)
@@ -105,13 +103,19 @@ class EdgeProcess:
             signal.signal(number, self._on_signal)
         # An earlier life of this process may have blocked them (see `_close`).
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        # Released after the goodbye alone: who has the folder has the worker's name at the broker too.
+        with StateLock(self._settings.state, worker=self._settings.worker) as lock:
+            return self._run_with(lock)
+
+    def _run_with(self, lock: StateLock) -> int:
         failed = False
         try:
-            self._uplink.start()
-            with self._state_folder():
-                self._tell("starting", "WaitingForTask", "no task was received from the LocalController yet")
-                self._task = self._tasks.get()
-                failed = self._work(self._task)
+            lock.take(on_wait=self._wait_for_state)
+            self._open_state()
+            self._start_uplink()
+            self._tell("starting", "WaitingForTask", "no task was received from the LocalController yet")
+            self._task = self._tasks.get()
+            failed = self._work(self._task)
         except Stop:
             pass
         except NewTask:
@@ -131,24 +135,27 @@ class EdgeProcess:
         self._told = (status, reason, message)
         self._uplink.stop()
 
-    @contextmanager
-    def _state_folder(self) -> Iterator[None]:
-        """Hold the state folder: during a replacement the old Pod may still run, and two must not share a page."""
+    def _wait_for_state(self, holder: Holder) -> None:
+        """Say that another process holds the state folder, where the saying takes nothing from that process.
+
+        During a replacement the old Pod may still run, under another name. A second process of the same name stays
+        silent: it would take the first one's connection, and speak in its name.
+        """
+        if holder.worker not in {"", self._settings.worker}:
+            self._tell("starting", "WaitingForState", f"{holder} still holds {self._settings.state}")
+            self._start_uplink()
+
+    def _open_state(self) -> None:
         folder = self._settings.state
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("wb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.info("another worker holds the state folder", extra={"folder": str(folder)})
-                self._tell("starting", "WaitingForState", f"another worker of this service still holds {folder}")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            self._page = Page(folder / "ledger.page", now_us=time.time_ns() // 1000)
-            self._spool = Spool(folder / "samples.spool")
-            # Written, but not counted before a kill: their frames come again, under the same numbers.
-            self._spool.drop_after(self._page.seq)
+        self._page = Page(folder / "ledger.page", now_us=time.time_ns() // 1000)
+        self._spool = Spool(folder / "samples.spool")
+        # Written, but not counted before a kill: their frames come again, under the same numbers.
+        self._spool.drop_after(self._page.seq)
+
+    def _start_uplink(self) -> None:
+        self._uplink.start()
+        if self._page is not None and self._spool is not None:
             self._uplink.attach(self._page, self._spool)
-            yield
 
     def _work(self, task: Task) -> bool:
         """Run the script until a signal ends it; returns True where it failed by itself."""

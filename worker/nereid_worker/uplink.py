@@ -76,12 +76,13 @@ class Uplink:
         return self._sender.accepted
 
     def start(self) -> None:
-        """Start the thread; returns when its loop runs, connected or not.
+        """Start the thread, unless it runs already; returns when its loop runs, connected or not.
 
         Raises:
             UserError: the broker's URL is none.
         """
-        self._thread.start()
+        if not self._started.done():
+            self._thread.start()
         self._started.result()
 
     def attach(self, page: Page, spool: Spool) -> None:
