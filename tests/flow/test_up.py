@@ -151,6 +151,40 @@ def test_a_second_system_on_the_same_folder_is_refused(user: User) -> None:
     assert "nereid down" in done.stderr
 
 
+@pytest.mark.parametrize("words", [("-d",), ()])
+def test_a_part_that_cannot_start_ends_the_start(user: User, words: tuple[str, ...]) -> None:
+    lc = user.state / "nodes" / "edge-0" / "var" / "lib" / "nereid" / "lc"
+    lc.parent.mkdir(parents=True)
+    lc.write_text("a file where the LocalController wants its folder")
+    done = user.types("up", *words, "--base-port", "0")
+    assert done.returncode == 2
+    assert "lc-edge-0 did not start" in done.stderr
+    assert str(lc) in done.stderr, "the log's last lines say why"
+    assert done.stderr.count("error:") == 1
+    processes.assert_none_left(user.state)
+
+
+def test_a_refused_second_start_leaves_the_first_ones_log_alone(user: User) -> None:
+    user.does("up", "-d", "--base-port", "0")
+    os.kill(processes.part(user.state, "gm"), signal.SIGKILL)
+    log = user.state / "up.log"
+    patience.until(lambda: "process ended" in log.read_text(), "a word in up.log")
+    before = log.read_text()
+    done = user.types("up", "-d", "--base-port", "0")
+    assert done.returncode == 2
+    assert "nereid down" in done.stderr
+    assert done.stderr.count("error:") == 1
+    assert log.read_text().startswith(before)
+
+
+def test_down_leaves_no_socket_and_no_list_of_processes(user: User) -> None:
+    user.does("up", "-d", "--base-port", "0")
+    assert (user.state / "links.sock").exists()
+    user.does("down")
+    assert not (user.state / "links.sock").exists()
+    assert not (user.state / "pids.json").exists()
+
+
 def test_a_taken_port_is_named(user: User) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import typer
 
 from nereid_cloud.cli.options import options_of
+from nereid_cloud.cli.problems import FAILED, note
 from nereid_cloud.demo import stage
 from nereid_cloud.laptop import links, running
 from nereid_cloud.laptop.system import BASE_PORT, System
@@ -92,12 +93,16 @@ def tell_ready(system: System, sample: Path) -> None:
 def _detach(state: Path, nodes: int, base_port: int) -> None:
     """Start `nereid up` in a session of its own, and wait for its word that all is ready."""
     state.mkdir(parents=True, exist_ok=True)
+    running.check_free(state)
     argv = [
         sys.executable, "-m", "nereid_cloud.cli", "up", "--state", str(state), "--nodes", str(nodes),
         "--base-port", str(base_port),
     ]  # fmt: skip
     reading, writing = os.pipe()
-    with (state / "up.log").open("wb") as errors, os.fdopen(reading, "r") as words:
+    log = state / "up.log"
+    # Appended: another `up` that begins at this moment writes there too.
+    with log.open("ab") as errors, os.fdopen(reading, "r") as words:
+        before = errors.tell()
         child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=writing, stderr=errors, start_new_session=True)
         os.close(writing)
         said = ""
@@ -106,9 +111,10 @@ def _detach(state: Path, nodes: int, base_port: int) -> None:
             if line.startswith("Try:"):
                 sys.stdout.write(said)
                 return
-    child.wait()
-    problem = (state / "up.log").read_text().strip()
-    raise UserError(problem or "it ended before it was ready", where=str(state / "up.log"))
+    code = child.wait()
+    problem = log.read_bytes()[before:].decode(errors="replace").strip()
+    note(problem or f"error: {log}: it ended before it was ready")
+    raise typer.Exit(code or FAILED)
 
 
 def down(ctx: typer.Context) -> None:

@@ -7,24 +7,29 @@ transaction that causes it.
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.local import DATABASE, LocalCluster
-from nereid_cloud.cluster.port import Cluster
+from nereid_cloud.cluster.port import Cluster, Ref
 from nereid_cloud.laptop.deployments import DeploymentController
 from nereid_cloud.laptop.node_lifecycle import NodeLifecycle
 from nereid_cloud.laptop.reconciling import reconcile_on_changes
 from nereid_cloud.laptop.scheduling import schedule
 from nereid_shared import logs
 from nereid_shared.errors import UserError
+
+LEASE: Final = Ref(kind=kinds.LEASE, namespace="kube-system", name="nereid-controllers")
+"""Says when the controllers started last, and by its existence that they run on this cluster."""
 
 NODE_GRACE_S: Final = 5.0  # a cluster's 40 s would outlast a demonstration
 
@@ -55,8 +60,20 @@ def run(cluster: Cluster, stop: threading.Event, *, node_grace_s: float = NODE_G
         deployments.reconcile()
         schedule(cluster)
 
+    _sign(cluster)
     watched = (kinds.DEPLOYMENT, kinds.POD, kinds.NODE)
     reconcile_on_changes(cluster, watched, reconcile, stop=stop, every_s=min(1.0, node_grace_s / 4))
+
+
+def _sign(cluster: Cluster) -> None:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    lease = {
+        "apiVersion": LEASE.kind.api_version,
+        "kind": LEASE.kind.kind,
+        "metadata": {"name": LEASE.name, "namespace": LEASE.namespace},
+        "spec": {"holderIdentity": str(os.getpid()), "acquireTime": now, "renewTime": now},
+    }
+    cluster.apply(lease, manager=LEASE.name)
 
 
 def main(arguments: Sequence[str]) -> int:

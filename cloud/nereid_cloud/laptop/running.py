@@ -1,39 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings a system up and down: locks its state folder, starts the processes, waits until nodes are ready."""
+"""Brings a system up and down: locks its state folder, starts the processes, waits until all parts are up."""
 
-import asyncio
 import contextlib
 import fcntl
 import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from nereid_cloud.cluster.kinds import NODE
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.opening import DATABASE
+from nereid_cloud.laptop.readiness import Progress, Signs, until_up
 from nereid_cloud.laptop.supervisor import Kept, Supervisor
-from nereid_cloud.laptop.system import CLOUD_NODE, Ports, System, edge_nodes
-from nereid_shared.errors import NereidError, UserError
+from nereid_cloud.laptop.system import Ports, System, edge_nodes
+from nereid_shared.errors import UserError
 
-READY_S: Final = 60.0
+PIDS: Final = "pids.json"
 POLL_S: Final = 0.1
 DOWN_S: Final = 60.0
-
-Progress = Callable[[str], None]
 
 
 @contextlib.asynccontextmanager
 async def running(
     state: Path, *, nodes: int, base_port: int, progress: Progress
 ) -> AsyncIterator[tuple[System, Supervisor]]:
-    """Run a system while the context lasts; entering means that all nodes are ready.
+    """Run a system while the context lasts; entering means that all its parts are up.
 
     Raises:
-        UserError: another system runs on that folder, a port is taken, Mosquitto is missing, a node does not get ready.
+        UserError: another system runs on that folder, a port is taken, Mosquitto is missing, a part does not start.
     """
     state.mkdir(parents=True, exist_ok=True)
     with _locked(state):
@@ -42,33 +40,66 @@ async def running(
         system.logs.mkdir(exist_ok=True)
         system.write_brokers()
         system.save()
-        LocalCluster(state / DATABASE).close()
-        async with Supervisor(on_change=lambda _: _write_pids(state, supervisor)) as supervisor:
-            for program in system.programs():
-                progress(f"starting {program.name}")
-                supervisor.add(program)
-            await _until_ready(system, progress)
-            yield system, supervisor
-            progress("stopping")
-        (state / "pids.json").unlink(missing_ok=True)
+        with _swept(system), closing(LocalCluster(state / DATABASE)) as cluster:
+            signs = Signs(system, cluster)
+            async with Supervisor(on_change=lambda _: _write_pids(state, supervisor)) as supervisor:
+                for program in system.programs():
+                    progress(f"starting {program.name}")
+                    supervisor.add(program)
+                await until_up(system, supervisor, signs, progress)
+                try:
+                    yield system, supervisor
+                finally:
+                    progress("stopping")
 
 
 @contextlib.contextmanager
-def _locked(state: Path):  # type: ignore[no-untyped-def] # the decorator gives it its type
+def _swept(system: System) -> Iterator[None]:
+    """Leave nothing in the state folder that speaks of a system that runs."""
+    try:
+        yield
+    finally:
+        for path in (system.state / PIDS, system.control):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(state: Path) -> Iterator[None]:
     with (state / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"a system runs there already (process {_owner(state)})",
-                where=str(state),
-                mend="Stop it with nereid down, or choose another --state",
-            ) from error
+        if not _try_lock(lock.fileno()):
+            raise _taken(state)
         (state / "owner").write_text(f"{os.getpid()}\n")
         try:
             yield
         finally:
             (state / "owner").unlink(missing_ok=True)
+
+
+def is_running(state: Path) -> bool:
+    """Whether a system runs on a state folder."""
+    try:
+        with (state / "lock").open("a+") as lock:
+            return not _try_lock(lock.fileno())
+    except OSError:
+        return False
+
+
+def check_free(state: Path) -> None:
+    """Refuse a state folder on which a system runs.
+
+    Raises:
+        UserError.
+    """
+    if is_running(state):
+        raise _taken(state)
+
+
+def _taken(state: Path) -> UserError:
+    return UserError(
+        f"a system runs there already (process {_owner(state)})",
+        where=str(state),
+        mend="Stop it with nereid down, or choose another --state",
+    )
 
 
 def _owner(state: Path) -> int:
@@ -80,40 +111,10 @@ def _owner(state: Path) -> int:
 
 def _write_pids(state: Path, supervisor: Supervisor) -> None:
     """Keep ``pids.json`` true, for people and tests that end one part."""
-    path = state / "pids.json"
+    path = state / PIDS
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps({name: kept.pid for name, kept in supervisor.kept.items() if kept.pid}) + "\n")
     fresh.replace(path)
-
-
-async def _until_ready(system: System, progress: Progress) -> None:
-    wanted = {CLOUD_NODE, *system.nodes}
-    progress("waiting for the nodes")
-    end = time.monotonic() + READY_S
-    cluster = LocalCluster(system.state / DATABASE)
-    try:
-        while missing := wanted - await asyncio.to_thread(_ready_nodes, cluster):
-            if time.monotonic() > end:
-                raise UserError(
-                    f"not ready after {READY_S:.0f} s: {', '.join(sorted(missing))}",
-                    where=str(system.logs),
-                    mend="Their logs say why",
-                )
-            await asyncio.sleep(POLL_S)
-    finally:
-        cluster.close()
-
-
-def _ready_nodes(cluster: LocalCluster) -> set[str]:
-    try:
-        nodes = cluster.list(NODE).items
-    except NereidError:
-        return set()
-    return {
-        node["metadata"]["name"]
-        for node in nodes
-        if any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", []))
-    }
 
 
 def stop(state: Path) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -51,12 +51,15 @@ class Kept:
     Attributes:
         pid: of the process that runs, or 0.
         starts: how often it was started.
+        ends: how often it ended by itself.
+        code: with which exit code it did so last; negative for a signal.
     """
 
     program: Program
     pid: int = 0
     starts: int = 0
-    _up: asyncio.Event = field(default_factory=asyncio.Event)
+    ends: int = 0
+    code: int = 0
 
 
 class Supervisor:
@@ -92,6 +95,7 @@ class Supervisor:
         while True:
             started = time.monotonic()
             code = await self._run(kept)
+            kept.code, kept.ends = code, kept.ends + 1
             if time.monotonic() - started > STEADY_S:
                 delay_s = RESTART_S
             log.warning("process ended", extra={"program": kept.program.name, "code": code, "restart_s": delay_s})

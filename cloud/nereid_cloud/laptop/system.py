@@ -170,8 +170,6 @@ class System:
             self.cloud_broker,
             "--metrics-interval",
             "1s",
-            "--identity",
-            "gm",
         )
         yield self._podrunner(CLOUD_NODE)
         for node in self.nodes:
