@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the control plane of ``kube/`` once, into the user's cache."""
+"""Builds the programs of ``kube/`` once, into the user's cache."""
 
 import fcntl
 import hashlib
@@ -15,14 +15,23 @@ MISSING = "no API server: install Go 1.24 or later (https://go.dev/dl), or set N
 
 
 def binary() -> Path | None:
-    """Return the built program, building it where it is not yet; None where Go is missing.
+    """Return the program that is each part of a cluster, building it where it is not yet; None where Go is missing.
 
     Parallel test workers wait for the one that builds.
 
     Raises:
         CalledProcessError: the build failed; the compiler's words are on stderr.
     """
-    program = _cache() / f"kube-{_key()}"
+    return _built("kube", ".")
+
+
+def pause() -> Path | None:
+    """Return the program of Pods' sandboxes, as `binary` does."""
+    return _built("pause", "./pause")
+
+
+def _built(name: str, package: str) -> Path | None:
+    program = _cache() / f"{name}-{_key()}"
     if program.exists():
         return program
     go = shutil.which("go")
@@ -32,16 +41,16 @@ def binary() -> Path | None:
     with program.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
-            _build(go, program)
+            _build(go, package, program)
     return program
 
 
-def _build(go: str, program: Path) -> None:
-    sys.stderr.write("building the tests' API server, once (up to 5 minutes, 3 GB of Go's cache) …\n")
+def _build(go: str, package: str, program: Path) -> None:
+    sys.stderr.write("building the tests' cluster, once (up to 5 minutes, 3 GB of Go's cache) …\n")
     sys.stderr.flush()
     unfinished = program.with_suffix(".part")
     subprocess.run(
-        [go, "build", "-trimpath", "-ldflags", f"-s -w {_version_flags()}", "-o", str(unfinished), "."],
+        [go, "build", "-trimpath", "-ldflags", f"-s -w {_version_flags()}", "-o", str(unfinished), package],
         cwd=SOURCE, env={**os.environ, "CGO_ENABLED": "0"}, check=True, stdout=sys.stderr,
     )  # fmt: skip
     unfinished.replace(program)
@@ -67,6 +76,6 @@ def _cache() -> Path:
 
 def _key() -> str:
     digest = hashlib.sha256()
-    for name in ("go.mod", "go.sum", "main.go"):
-        digest.update((SOURCE / name).read_bytes())
+    for file in sorted(path for path in SOURCE.rglob("*") if path.suffix in {".go", ".mod", ".sum"}):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
