@@ -164,6 +164,15 @@ def test_a_part_that_cannot_start_ends_the_start(user: User, words: tuple[str, .
     processes.assert_none_left(user.state)
 
 
+def test_a_damaged_cluster_is_named_before_anything_starts(user: User) -> None:
+    user.state.mkdir()
+    (user.state / "cluster.db").write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 64)
+    done = user.types("up", "-d", "--base-port", "0")
+    assert done.returncode == 2
+    assert f"{user.state}/cluster.db: the cluster's database is damaged" in done.stderr
+    assert not (user.state / "pids.json").exists()
+
+
 def test_a_refused_second_start_leaves_the_first_ones_log_alone(user: User) -> None:
     user.does("up", "-d", "--base-port", "0")
     os.kill(processes.part(user.state, "gm"), signal.SIGKILL)

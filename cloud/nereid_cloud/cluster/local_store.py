@@ -331,6 +331,31 @@ class Store:
             self._free.pop().close()
 
 
+def check(path: Path) -> None:
+    """Read the whole file once and refuse one that is damaged; it stays as it is.
+
+    Raises:
+        UserError: its pages do not hang together.
+    """
+    if not path.exists():
+        return
+    problem = ""
+    try:
+        # Read-only: a closing writer would carry the log into a file of which somebody may save more as it is.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)) as found:
+            (problem,) = found.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        raise UserError(f"cannot be read ({error})", where=str(path), mend="Look at its rights and its disk") from error
+    except sqlite3.DatabaseError as error:
+        problem = str(error)
+    if problem != "ok":
+        raise UserError(
+            f"the cluster's database is damaged ({problem.splitlines()[-1]}); nothing was changed",
+            where=str(path),
+            mend="Put a copy in its place, or begin anew: nereid up --state ANOTHER, and apply your manifests",
+        )
+
+
 def new_uid() -> str:
     """Return a fresh uid."""
     return str(uuid.uuid4())

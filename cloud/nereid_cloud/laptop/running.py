@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from nereid_cloud.cluster.local import LocalCluster
+from nereid_cloud.cluster.local_store import check
 from nereid_cloud.cluster.opening import DATABASE
 from nereid_cloud.laptop.readiness import Progress, Signs, until_up
 from nereid_cloud.laptop.supervisor import Kept, Supervisor
@@ -31,10 +32,12 @@ async def running(
     """Run a system while the context lasts; entering means that all its parts are up.
 
     Raises:
-        UserError: another system runs on that folder, a port is taken, Mosquitto is missing, a part does not start.
+        UserError: another system runs on that folder, a port is taken, Mosquitto is missing, the
+            cluster's file is damaged, a part does not start.
     """
     state.mkdir(parents=True, exist_ok=True)
     with _locked(state):
+        check(state / DATABASE)
         names = edge_nodes(nodes)
         system = System(state=state, nodes=names, ports=Ports.choose(names, base_port))
         system.logs.mkdir(exist_ok=True)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.kinds import ref_of
 from nereid_cloud.cluster.local import LocalCluster
+from nereid_cloud.cluster.local_store import check
 from nereid_cloud.cluster.port import Kind, Object, Ref
 from nereid_shared.errors import Gone, NereidError, NotFound, Unavailable, UserError
 
@@ -216,6 +217,30 @@ def test_a_damaged_file_is_named(opened: Open, path: Path) -> None:
         file.write(b"\xff" * (path.stat().st_size // 2))
     with pytest.raises(UserError, match=r"cluster\.db: the file is damaged"):
         opened().list(kinds.CONFIG_MAP)
+
+
+def test_a_sound_file_passes_its_check_while_it_is_written(opened: Open, path: Path) -> None:
+    check(path)  # absent: it will be made
+    cluster = opened()
+    cluster.create(config_map("a"))
+    check(path)
+
+
+@pytest.mark.parametrize("damage", ["pages", "half", "text"])
+def test_a_damaged_file_does_not_pass_and_stays_as_it_is(path: Path, damage: str) -> None:
+    with contextlib.closing(LocalCluster(path)) as cluster:
+        for number in range(50):
+            cluster.create(config_map(f"a-{number}"))
+    whole = path.read_bytes()
+    middle = len(whole) // 2 // 4096 * 4096
+    if damage == "pages":
+        path.write_bytes(whole[:middle] + bytes(4 * 4096) + whole[middle + 4 * 4096 :])
+    else:
+        path.write_bytes(whole[:middle] if damage == "half" else b"no database at all, but text" * 400)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"cluster\.db: the cluster's database is damaged .* nothing was changed"):
+        check(path)
+    assert path.read_bytes() == before
 
 
 def test_old_events_are_forgotten(opened: Open) -> None:
