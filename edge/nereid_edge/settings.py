@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from nereid_shared.errors import UserError
 from nereid_shared.link_settings import LinkSettings, TlsFiles
@@ -49,12 +49,18 @@ class Settings:
         except ValueError as error:
             raise UserError(str(error), where="--node") from error
         tls = TlsFiles(ca=given.tls_ca, cert=given.tls_cert, key=given.tls_key) if given.tls_ca else None
+        link: dict[str, Any] = {
+            "client_id": f"nereid-lc-{node}",
+            # MQTT counts whole seconds, and takes 0 for none.
+            "keepalive_s": max(1, round(_seconds(given.keepalive, "--keepalive"))),
+            # A sample of 20 kB over 40 ms of round trip: 20 in flight would cap the link at 340 a second.
+            "max_inflight": 100,
+        }
         return cls(
             node=node,
             state=given.state,
-            # A sample of 20 kB over 40 ms of round trip: 20 in flight would cap the link at 340 a second.
-            cloud=LinkSettings.from_url(given.cloud_broker, client_id=f"nereid-lc-{node}", tls=tls, max_inflight=100),
-            edge=LinkSettings.from_url(given.edge_broker, client_id=f"nereid-lc-{node}", max_inflight=100),
+            cloud=LinkSettings.from_url(given.cloud_broker, tls=tls, **link),
+            edge=LinkSettings.from_url(given.edge_broker, **link),
             status_interval_s=_seconds(given.status_interval, "--status-interval"),
             heartbeat_s=_seconds(given.heartbeat, "--heartbeat"),
             accepted_clusters=frozenset(given.accept_cluster),
@@ -70,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--edge-broker", default="mqtt://127.0.0.1:1883", metavar="URL", help="this node's own broker")
     parser.add_argument("--status-interval", default="10s", metavar="DURATION", help="rhythm of counts (10s)")
     parser.add_argument("--heartbeat", default="30s", metavar="DURATION", help="rhythm of the node's state (30s)")
+    parser.add_argument(
+        "--keepalive", default="20s", metavar="DURATION", help="silence after which a broker is asked for a sign (20s)"
+    )
     parser.add_argument(
         "--accept-cluster", action="append", default=[], metavar="ID", help="let this cluster prune another one's tasks"
     )

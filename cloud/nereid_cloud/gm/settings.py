@@ -68,7 +68,9 @@ class Settings:
         return cls(
             state=args.state,
             kubeconfig=args.kubeconfig,
-            link=LinkSettings.from_url(args.broker, client_id=f"nereid-gm-{identity}", tls=tls),
+            link=LinkSettings.from_url(
+                args.broker, client_id=f"nereid-gm-{identity}", tls=tls, keepalive_s=max(1, round(args.keepalive))
+            ),
             workers_broker=args.workers_broker or args.broker,
             lease=LeaseSettings(
                 identity=identity, namespace=args.lease_namespace, lease_s=args.lease_seconds or lease_s
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics-interval", type=_seconds, help="between writes of counters, such as 1s")
     parser.add_argument("--node-timeout", type=_seconds, default=90.0, help="silence after which a node is offline")
     parser.add_argument("--delete-timeout", type=_seconds, default=30.0, help="how long a deletion waits for a node")
+    parser.add_argument("--keepalive", type=_seconds, default=20.0, help="silence after which the broker is asked")
     parser.add_argument("--lease-seconds", type=float, help="after which a silent leader is replaced")
     parser.add_argument("--lease-namespace", default="default", help="namespace of the Lease")
     parser.add_argument("--identity", default="", help="name in the Lease; must never run twice")

@@ -32,6 +32,13 @@ RESTART_BACKOFF_S: Final = "0.5"
 HEARTBEAT_S: Final = "1"
 """A node that is lost shows after five of these, not after a kubelet's forty seconds."""
 
+KEEPALIVE: Final = "5s"
+"""A broker or a peer that falls silent on the loopback shows after two of these, not after 20 s twice."""
+
+LC_HEARTBEAT: Final = "3s"
+NODE_TIMEOUT: Final = "10s"
+"""A LocalController that falls silent counts as offline after three of its heartbeats."""
+
 MOSQUITTO_MEND: Final = "Install it, for instance: apt-get install mosquitto mosquitto-clients"
 
 
@@ -170,6 +177,10 @@ class System:
             self.cloud_broker,
             "--metrics-interval",
             "1s",
+            "--node-timeout",
+            NODE_TIMEOUT,
+            "--keepalive",
+            KEEPALIVE,
         )
         yield self._podrunner(CLOUD_NODE)
         for node in self.nodes:
@@ -177,6 +188,7 @@ class System:
                 f"lc-{node}", *python, "nereid_edge", "--node", node, "--state", str(self.node_state(node) / "lc"),
                 "--cloud-broker", f"mqtt://127.0.0.1:{self.ports.links[node]}",
                 "--edge-broker", self.edge_broker(node), "--status-interval", "1s",
+                "--heartbeat", LC_HEARTBEAT, "--keepalive", KEEPALIVE,
             )  # fmt: skip
             yield self._podrunner(node)
 
