@@ -4,28 +4,34 @@
 A frame is counted with two stores into the page cache: the new record into the slot that is not current, then the
 slot's number. A kill between them leaves the previous record whole, so that the counters, the cursor and the last
 sample number always belong together. Nothing here calls fsync: after a power cut the LocalController's copy counts.
+Each record has a check. Where the current one fails it, the one before counts; a page with neither is set aside, and a
+new one, with a stream of its own, takes its place.
 """
 
 import mmap
 import os
 import secrets
 import struct
+import zlib
 from pathlib import Path
 from typing import Any, Final, Self
 
 from nereid_shared import histogram
 from nereid_shared.messages import Ledger
+from nereid_worker.damage import set_aside
 
 FAILURES: Final = ("undecodable", "malformed-scores", "missing", "error")
 DROPS: Final = ("buffer-full", "too-large")
 
 # Names the layout too: another number wherever a record, FAILURES or DROPS changes.
-_MAGIC: Final = b"NEREIDP2"
+_MAGIC: Final = b"NEREIDP3"
 _SIZE: Final = 8192
 _BODY: Final = struct.Struct("<16sQ")  # stream, current slot
 _BODY_AT: Final = len(_MAGIC)
-# seen easy hard skipped degraded corrected cursor seq started_us | failed… dropped… | rule state, rule id, source id
-_RECORD: Final = struct.Struct(f"<9q{len(FAILURES)}q{len(DROPS)}qd8s8s")
+# seen easy hard skipped degraded corrected cursor seq started_us | failed… dropped… | rule state, rule, source, last
+_RECORD: Final = struct.Struct(f"<9q{len(FAILURES)}q{len(DROPS)}qd8s8sQ")
+_LAST_FIELDS: Final = -4
+_CHECK: Final = struct.Struct("<I")
 _FAILED_AT: Final = 9
 _SLOTS: Final = (256, 512)
 _HISTOGRAM: Final = 1024
@@ -33,6 +39,8 @@ _BUCKETS: Final = 220  # up to 190 s
 _CURRENT: Final = struct.Struct("<Q")
 _CURRENT_AT: Final = 24
 _COUNT: Final = struct.Struct("<Q")
+# A kill can leave one latency observed whose frame was not counted; a million of them are damage.
+_UNCOUNTED: Final = 1 << 20
 
 
 class Page:
@@ -46,53 +54,82 @@ class Page:
         seq: number of the last hard sample that was counted.
         cursor: index of the source's next frame.
         source: eight bytes that name the source the cursor belongs to.
+        last: names the frame before the cursor (see `mark_of`), since the source's order may have changed.
         rule_state: the hard example rule's threshold as its budget moved it; NaN where there is none.
         rule: eight bytes that name the rule that `rule_state` belongs to.
         committed_seq: `seq` as last committed: samples above it must not leave the process.
         started_us: when the page was made, microseconds since the epoch.
+        damaged: where a page that could not be read was put, before this one was made; else None.
     """
 
     def __init__(self, path: Path, *, now_us: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.ftruncate(self._file, _SIZE)
-        self._map = mmap.mmap(self._file, _SIZE)
-        self._counts = memoryview(self._map)[_HISTOGRAM : _HISTOGRAM + 2 * _BUCKETS * _COUNT.size].cast("Q")
+        self._open(path)
         self.seen = self.easy = self.hard = self.skipped = self.degraded = self.corrected = 0
-        self.cursor = self.seq = 0
+        self.cursor = self.seq = self.last = 0
         self.started_us = now_us
         self.failed = dict.fromkeys(FAILURES, 0)
         self.dropped = dict.fromkeys(DROPS, 0)
         self.rule_state = float("nan")
         self.rule = self.source = bytes(8)
         self._current = 0
-        if self._map[: len(_MAGIC)] == _MAGIC:
-            stream, current = _BODY.unpack_from(self._map, _BODY_AT)
-            self.stream = stream.decode()
-            self._current = current & 1
-            self._read()
-        else:
-            self.stream = secrets.token_hex(8)
-            self._map[:] = bytes(_SIZE)
-            self._write(0)
-            _BODY.pack_into(self._map, _BODY_AT, self.stream.encode(), 0)
-            self._map[: len(_MAGIC)] = _MAGIC  # last: it vouches for the rest
+        self.damaged: Path | None = None
+        if not self._restore():
+            if self._map[:].strip(b"\0"):
+                self.close()
+                self.damaged = set_aside(path)
+                self._open(path)
+            self._begin()
         self.committed_seq: int = self.seq
 
-    def _read(self) -> None:
+    def _open(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.ftruncate(self._file, _SIZE)
+        self._map = mmap.mmap(self._file, _SIZE)
+        self._counts = memoryview(self._map)[_HISTOGRAM : _HISTOGRAM + 2 * _BUCKETS * _COUNT.size].cast("Q")
+
+    def _begin(self) -> None:
+        self._current = 0
+        self._name(secrets.token_hex(8).encode())
+        self._write(0)
+        _BODY.pack_into(self._map, _BODY_AT, self.stream.encode(), 0)
+        self._map[: len(_MAGIC)] = _MAGIC  # last: it vouches for the rest
+
+    def _name(self, stream: bytes) -> None:
+        # The check covers the stream too: records are worth nothing under another one's name.
+        self.stream, self._seed = stream.decode("latin-1"), zlib.crc32(stream)
+
+    def _restore(self) -> bool:
+        """Read what the file has; False where it has no whole record."""
+        stream, current = _BODY.unpack_from(self._map, _BODY_AT)
+        self._name(stream)
+        slot = current & 1
+        self._current = slot if self._is_whole(slot) else 1 - slot
+        if self._map[: len(_MAGIC)] != _MAGIC or not self._is_whole(self._current):
+            return False
         values = _RECORD.unpack_from(self._map, _SLOTS[self._current])
         self.seen, self.easy, self.hard, self.skipped, self.degraded, self.corrected = values[:6]
         self.cursor, self.seq, self.started_us = values[6:_FAILED_AT]
         self.failed, self.dropped = _reasons(values)
-        self.rule_state, self.rule, self.source = values[-3:]
+        self.rule_state, self.rule, self.source, self.last = values[_LAST_FIELDS:]
+        if any(count > self.seen + _UNCOUNTED for count in self._counts):
+            self._map[_HISTOGRAM:] = bytes(_SIZE - _HISTOGRAM)
+        return True
+
+    def _is_whole(self, slot: int) -> bool:
+        at = _SLOTS[slot]
+        (check,) = _CHECK.unpack_from(self._map, at + _RECORD.size)
+        return bool(check == zlib.crc32(self._map[at : at + _RECORD.size], self._seed))
 
     def _write(self, slot: int) -> None:
-        _RECORD.pack_into(
-            self._map, _SLOTS[slot],
+        record = _RECORD.pack(
             self.seen, self.easy, self.hard, self.skipped, self.degraded, self.corrected,
             self.cursor, self.seq, self.started_us,
-            *self.failed.values(), *self.dropped.values(), self.rule_state, self.rule, self.source,
+            *self.failed.values(), *self.dropped.values(), self.rule_state, self.rule, self.source, self.last,
         )  # fmt: skip
+        at = _SLOTS[slot]
+        self._map[at : at + _RECORD.size] = record
+        _CHECK.pack_into(self._map, at + _RECORD.size, zlib.crc32(record, self._seed))
 
     def commit(self) -> None:
         """Make the attributes as they are now the page's record."""
@@ -140,5 +177,11 @@ def _reasons(values: tuple[Any, ...]) -> tuple[dict[str, int], dict[str, int]]:
     dropped_at = _FAILED_AT + len(FAILURES)
     return (
         dict(zip(FAILURES, values[_FAILED_AT:dropped_at], strict=True)),
-        dict(zip(DROPS, values[dropped_at:-3], strict=True)),
+        dict(zip(DROPS, values[dropped_at:_LAST_FIELDS], strict=True)),
     )
+
+
+def mark_of(key: str) -> int:
+    """Return a frame's key as 64 bits, cheap enough for each frame."""
+    name = key.encode(errors="surrogatepass")
+    return zlib.crc32(name) << 32 | zlib.adler32(name)
