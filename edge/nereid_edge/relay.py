@@ -9,46 +9,35 @@ module never decides what is sent or dropped: `nereid_edge.outbox` does.
 import asyncio
 import contextlib
 import logging
-import math
+import sys
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
 from nereid_edge import ledger
+from nereid_edge.acceptance import Acceptance
+from nereid_edge.answers import Answers
 from nereid_edge.ledger import WorkerSide
-from nereid_edge.outbox import (
-    DELIVERED,
-    MALFORMED,
-    NO_SUBSCRIBER,
-    POISON,
-    REFUSED,
-    UNDECODABLE,
-    Drop,
-    Outbox,
-    Policy,
-    Row,
-    SampleKey,
-    Stream,
-)
+from nereid_edge.outbox import DELIVERED
+from nereid_edge.rows import MALFORMED, POISON, REFUSED, UNDECODABLE, Drop, Row, SampleKey
+from nereid_edge.service import Service, ServiceSettings
 from nereid_edge.store import (
     AnswerRecord,
     Change,
     Loaded,
     OutboxStore,
     Statement,
-    StreamRecord,
     delete,
-    drop_answer,
     insert,
-    keep_answer,
+    mark_deleted,
     tried,
+    unmark_deleted,
 )
 from nereid_shared import histogram, topics
 from nereid_shared.errors import MessageInvalid, MessageTooLarge, TemporaryError
 from nereid_shared.link import Link, Message
-from nereid_shared.messages import Accepted, Ledger
+from nereid_shared.messages import Ledger
 from nereid_shared.samples import Result, Sample
 
 _log = logging.getLogger(__name__)
@@ -59,8 +48,9 @@ LAZY_FLUSH_S: Final = 1.0
 DELETED: Final = "deleted"
 LOST: Final = "lost"
 TOO_LARGE: Final = "too-large"
-MAX_KEPT_ANSWERS: Final = 1000
-PUBLISH_FAILED: Final = 0x80
+# A document that wrongly omits a service takes nothing away that the next one does not give back.
+DELETED_KEPT_S: Final = 600.0
+CLOCK_EVERY_S: Final = 60.0
 # The ledger's name for what a cloud worker says instead of an answer; it is `REFUSED` for all else that a script may
 # say. A script that raised may do better at the next try: only the last one counts.
 _REASONS: Final = {"": "", "predict-failed": POISON, UNDECODABLE: UNDECODABLE, MALFORMED: MALFORMED}
@@ -79,39 +69,6 @@ class UpClock:
         return time.monotonic() - self._zero
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceSettings:
-    """What the relay needs of a desired task: who gets ``accepted``, the caller's deadline, the outbox's bounds."""
-
-    worker: str
-    deadline_s: float = 1.0
-    policy: Policy = field(default_factory=Policy)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Service:
-    """A service's samples and answers.
-
-    Attributes:
-        kept: answers that wait here for their worker, the oldest first; on disk too.
-        flying: answers that were published and have no PUBACK yet.
-    """
-
-    id: str
-    settings: ServiceSettings
-    samples_topic: str
-    results_topic: str
-    box: Outbox
-    counts: dict[str, int] = field(default_factory=dict)
-    sides: dict[str, WorkerSide] = field(default_factory=dict)
-    dumps: dict[str, str] = field(default_factory=dict)
-    bodies: dict[SampleKey, bytes] = field(default_factory=dict)
-    committed: dict[str, int] = field(default_factory=dict)
-    kept: dict[SampleKey, AnswerRecord] = field(default_factory=dict)
-    flying: set[SampleKey] = field(default_factory=set)
-    gone: bool = False
-
-
 class Relay:
     """The samples of all services of this node.
 
@@ -124,42 +81,45 @@ class Relay:
         self.strays = 0
         self.clock = UpClock(loaded.clock)
         self._node, self._store, self._loaded = node, store, loaded
-        self._services: dict[str, _Service] = {}
-        self._edge: Link | None = None
+        self._services: dict[str, Service] = {}
+        self._deleted: dict[str, Service] = {}
+        self._answers, self._acceptance = Answers(store), Acceptance()
         self._cloud: Link | None = None
         self._cloud_up = False
         self._work = asyncio.Event()
-        self._unsaved: set[tuple[str, str]] = set()
         self._unlogged: dict[tuple[str, str], int] = {}
-        self._to_accept: set[tuple[str, str]] = set()
-        self._flush_scheduled = False
+        self._clock_saved = loaded.clock
 
     def attach(self, *, edge: Link, cloud: Link) -> None:
         """Set the links; nothing is published before."""
-        self._edge, self._cloud = edge, cloud
+        self._cloud = cloud
+        self._answers.attach(edge)
+        self._acceptance.attach(edge)
 
     def configure(self, services: Mapping[str, ServiceSettings], *, prune: bool) -> None:
         """Take up these services.
 
         Args:
             services: the desired services by id.
-            prune: what is left of others is dropped and forgotten: they are absent from a document, not merely unknown.
+            prune: others are absent from a document, not merely unknown: they end at once, and what is left of them
+                goes when `DELETED_KEPT_S` (or their `keep_for_s`, where that is longer) have passed without a document
+                that has them again.
         """
-        stored = {*self._loaded.counters, *(one.service for one in self._loaded.streams), *self._services}
-        for gone in stored - set(services) if prune else ():
-            self._forget(gone)
+        for absent in {*self._loaded.services, *self._services} - set(services) if prune else ():
+            self._delete(absent)
         for name, settings in services.items():
             service = self._services.get(name)
             if service is None:
-                self._services[name] = self._restored(name, settings)
+                self._take_up(name, settings)
             elif service.settings != settings:
                 moved = service.settings.worker != settings.worker
                 service.settings = settings
                 self._give_up(service, service.box.set_policy(settings.policy, self.clock()))
                 if moved:
-                    self._tell_all_accepted(service)
+                    self._acceptance.tell_all(service)
         if prune:
-            self._loaded = Loaded(rows=[], counters={}, streams=[], answers=[], clock=0.0)
+            self._loaded = Loaded()
+        self._forget_deleted(self.clock())
         self._work.set()
 
     def ledger(self, service: str) -> Ledger:
@@ -173,15 +133,15 @@ class Relay:
         if service is None or not stream or not 0 <= accepted < _MAX_SEQ:
             return
         # The worker speaks, so it has subscribed: now they can reach it.
-        self._hand_on_kept(service)
+        self._answers.hand_on_kept(service)
         known = service.box.streams.get(stream)
         if accepted > (known.contiguous if known else 0):
             self._lose(service, stream, accepted)
         elif accepted < service.committed.get(stream, 0):
-            self._tell_accepted(service.id, stream)
+            self._acceptance.tell(service, stream)
         if service.sides.setdefault(stream, WorkerSide()).reported(counts):
             service.dumps[stream] = service.sides[stream].dump()
-            self._unsaved.add((service.id, stream))
+            service.unsaved.add(stream)
 
     # The hot path.
 
@@ -192,8 +152,8 @@ class Relay:
             MessageInvalid, MessageTooLarge: a dead letter.
         """
         sample = Sample.decode(message.payload, max_bytes=topics.SAMPLES.max_bytes)
-        if sample.seq < 1 or sample.seq > _MAX_SEQ or not math.isfinite(sample.score):
-            raise MessageInvalid(f"{message.topic}: sample {sample.seq} with score {sample.score}")
+        if sample.seq < 1:
+            raise MessageInvalid(f"{message.topic}: sample {sample.seq}")
         service = self._services.get(message.topic.split("/", 3)[2])
         if service is None:
             self._stray(message.topic)
@@ -201,8 +161,8 @@ class Relay:
         now = self.clock()
         remaining_s = max(min(sample.remaining_ms, _MAX_REMAINING_MS), -_MAX_REMAINING_MS) / 1000
         row = Row(
-            key=SampleKey(sample.stream, sample.seq), digest=sample.digest, label=sample.label, score=sample.score,
-            size=len(message.payload), born=now, deadline=now + remaining_s,
+            key=SampleKey(sys.intern(sample.stream), sample.seq), digest=sample.digest, label=sys.intern(sample.label),
+            score=sample.score, size=len(message.payload), born=now, deadline=now + remaining_s,
         )  # fmt: skip
         accepted = service.box.accept(row)
         if accepted is None:
@@ -224,7 +184,7 @@ class Relay:
             counts.append((service.id, ledger.DROPPED + drop.reason, 1))
             self._note_drop(service, drop)
             service.bodies.pop(drop.row.key, None)
-        record = self._record(service, sample.stream)
+        record = service.record(sample.stream)
         done = partial(self._committed, service, row.key, record.contiguous)
         self._store.put(Change(statements=statements, counts=counts, stream=record, clock=now, done=done))
 
@@ -271,13 +231,14 @@ class Relay:
             counts |= {"late": 1} if late else {}
             counts |= {"changed": 1} if result.label != row.label else {}
         service.bodies.pop(key, None)
-        self._publish_answer(service, answer, self._changed(service, counts, [delete(service.id, key)]))
+        self._answers.publish(service, answer, service.count(counts, [delete(service.id, key)]))
         self._pump(service, now)
 
-    def _pump(self, service: _Service, now: float) -> None:
+    def _pump(self, service: Service, now: float) -> None:
         """Publish what the outbox lets go."""
         cloud = self._cloud
-        while self._cloud_up and cloud is not None and (row := service.box.take(now)) is not None:
+        sends = self._cloud_up and service.deleted_until is None
+        while sends and cloud is not None and (row := service.box.take(now)) is not None:
             body = service.bodies.get(row.key) or self._store.body(service.id, row.key)
             if body is None:
                 _log.error("a stored sample has no body", extra={"service": service.id, "seq": row.key.seq})
@@ -295,7 +256,7 @@ class Relay:
                 # Not within the sample's own turn: its drop must not reach the disk before it was counted as accepted.
                 asyncio.get_running_loop().call_soon(self._refuse, service, row, TOO_LARGE)
 
-    def _acked(self, service: _Service, row: Row, flight: int, size: int, code: int | None) -> None:
+    def _acked(self, service: Service, row: Row, flight: int, size: int, code: int | None) -> None:
         now = self.clock()
         service.box.acked(row, flight, code, now)
         if code is None:
@@ -307,79 +268,13 @@ class Relay:
         self._count(service, counts, statements=statements, lazily=True)
         self._pump(service, now)
 
-    # Answers on their way to the worker.
-
-    def _publish_answer(self, service: _Service, answer: AnswerRecord, end: Change) -> bool:
-        """Publish an answer to the edge broker, once at a time; False where that cannot be done now.
-
-        Args:
-            service: whose.
-            answer: a new one, or one that is kept.
-            end: what is to be committed together with what becomes of the answer: the end of its sample.
-        """
-        on_ack = partial(self._answer_acked, service, answer, end)
-        service.flying.add(answer.key)
-        try:
-            if self._edge is not None:
-                self._edge.publish_nowait(service.results_topic, answer.body, on_ack=on_ack)
-                return True
-        except TemporaryError:
-            pass
-        except MessageTooLarge as error:
-            _log.warning("answer not handed on", extra={"service": service.id, "problem": str(error)})
-            on_ack(PUBLISH_FAILED)
-            return True
-        on_ack(None)
-        return False
-
-    def _answer_acked(self, service: _Service, answer: AnswerRecord, end: Change, code: int | None) -> None:
-        """End the sample on disk, in one transaction with its answer's way: delivered, given up, or kept.
-
-        Until here a crash has the sample sent, and answered, once more.
-        """
-        service.flying.discard(answer.key)
-        if service.gone:
-            return
-        counts: dict[str, int] = {}
-        statements: list[Statement] = []
-        if code in (None, NO_SUBSCRIBER):
-            # The broker or the worker is away; `edge_connected` and the worker's next info try again.
-            if answer.key not in service.kept and len(service.kept) < MAX_KEPT_ANSWERS:
-                service.kept[answer.key] = answer
-                statements = [keep_answer(answer)]
-            elif answer.key not in service.kept:
-                counts = {"undelivered": 1}
-        else:
-            counts = {"undelivered": 1} if code != DELIVERED else {"corrected": 1} if answer.late else {}
-            if service.kept.pop(answer.key, None) is not None:
-                statements = [drop_answer(service.id, answer.key)]
-        more = self._changed(service, counts, statements)
-        change = replace(end, statements=[*end.statements, *more.statements], counts=[*end.counts, *more.counts])
-        if change.statements or change.counts:
-            self._store.put(change)
-
-    def _hand_on_kept(self, service: _Service) -> None:
-        """Publish the answers that wait; those that nobody takes go on waiting."""
-        for answer in [one for key, one in service.kept.items() if key not in service.flying]:
-            if not self._publish_answer(service, answer, Change()):
-                return
-
-    def _give_up_kept(self, service: _Service, now: float) -> None:
-        """Count the answers whose worker stayed away for as long as samples are kept."""
-        for answer in list(service.kept.values()):
-            if now - answer.since <= service.settings.policy.keep_for_s:
-                return
-            if answer.key not in service.flying:
-                del service.kept[answer.key]
-                self._count(service, {"undelivered": 1}, statements=[drop_answer(service.id, answer.key)])
-
     # Connections and time.
 
     def edge_connected(self) -> None:
         """Say again what is accepted, and hand on the answers that wait."""
         for service in self._services.values():
-            self._tell_all_accepted(service)
-            self._hand_on_kept(service)
+            self._acceptance.tell_all(service)
+            self._answers.hand_on_kept(service)
 
     def cloud_connected(self) -> None:
         """Send from now on."""
@@ -404,8 +299,9 @@ class Relay:
             now = self.clock()
             for service in self._services.values():
                 self._give_up(service, service.box.tick(now))
-                self._give_up_kept(service, now)
+                self._answers.give_up_kept(service, now)
                 self._pump(service, now)
+            self._forget_deleted(now)
             if now - flushed >= LAZY_FLUSH_S:
                 flushed = now
                 self._save(now)
@@ -419,11 +315,11 @@ class Relay:
 
     def _save(self, now: float) -> None:
         """Write what was put off, and say what was dropped."""
-        for name, stream in self._unsaved:
-            if name in self._services:
-                self._store.put_lazily(Change(stream=self._record(self._services[name], stream)))
-        self._unsaved.clear()
-        if any(service.box.rows or service.kept for service in self._services.values()):
+        for service in self._services.values():
+            self._save_streams(service)
+        waits = any(service.box.rows or service.kept for service in self._services.values())
+        if waits or (self._deleted and now - self._clock_saved >= CLOCK_EVERY_S):
+            self._clock_saved = now
             self._store.put_lazily(Change(clock=now))
         self._store.flush()
         for (name, reason), number in self._unlogged.items():
@@ -432,79 +328,84 @@ class Relay:
 
     # Bookkeeping.
 
-    def _restored(self, name: str, settings: ServiceSettings) -> _Service:
-        """Return a service with what the disk holds of it."""
-        counts = self._loaded.counters.get(name, {})
-        box = Outbox(settings.policy)
-        box.accepted, box.answered = counts.get("accepted", 0), counts.get("answered", 0)
-        prefix = ledger.DROPPED
-        box.dropped = {key.removeprefix(prefix): n for key, n in counts.items() if key.startswith(prefix)}
-        for owner, row in self._loaded.rows:
-            if owner == name:
-                box.restore(row)
-        service = _Service(
-            id=name, settings=settings, box=box, counts=dict(counts),
-            samples_topic=topics.SAMPLES.of(service=name, node=self._node),
-            results_topic=topics.RESULTS.of(service=name, node=self._node),
-        )  # fmt: skip
-        for one in self._loaded.streams:
-            if one.service == name:
-                box.streams[one.stream] = Stream(
-                    contiguous=one.contiguous, beyond=set(one.beyond), accepted=one.accepted
-                )
-                service.sides[one.stream] = WorkerSide.load(easy=one.easy, hard=one.hard, dumped=one.worker)
-                service.dumps[one.stream] = one.worker
-                service.committed[one.stream] = one.contiguous
-        service.kept = {one.key: one for one in self._loaded.answers if one.service == name}
-        self._give_up(service, box.set_policy(settings.policy, self.clock()))
-        return service
+    def _take_up(self, name: str, settings: ServiceSettings) -> None:
+        """Run a service, with what is left of it where there is something."""
+        service = self._deleted.pop(name, None) or self._restored(name, settings)
+        if service.deleted_until is not None:
+            _log.info("deleted service is back", extra={"service": name, "samples": len(service.box.rows)})
+            service.deleted_until, service.settings = None, settings
+            self._store.put(Change(statements=[unmark_deleted(name)]))
+            self._acceptance.tell_all(service)
+        self._services[name] = service
+        self._give_up(service, service.box.set_policy(settings.policy, self.clock()))
 
-    def _forget(self, name: str) -> None:
-        service = self._services.pop(name, None)
-        if service is not None:
-            service.gone = True
-        rows = len(service.box.rows) if service else sum(1 for owner, _ in self._loaded.rows if owner == name)
-        if rows:
-            _log.warning("samples dropped", extra={"service": name, "reason": DELETED, "samples": rows})
-        self._store.put(Change(forget=name))
+    def _restored(self, name: str, settings: ServiceSettings) -> Service:
+        return Service.restored(name, settings, self._loaded, node=self._node)
 
-    def _repeated(self, service: _Service, stream: str) -> None:
+    def _save_streams(self, service: Service) -> None:
+        for stream in service.unsaved:
+            self._store.put_lazily(Change(stream=service.record(stream)))
+        service.unsaved.clear()
+
+    def _delete(self, name: str) -> None:
+        """End a service: it sends, takes and reports nothing more, but is kept for a while."""
+        service = self._services.pop(name, None) or self._restored(name, ServiceSettings(worker=""))
+        if service.deleted_until is None:
+            now = self.clock()
+            self._save_streams(service)
+            service.deleted_until = now + max(service.settings.policy.keep_for_s, DELETED_KEPT_S)
+            service.box.disconnected()
+            self._store.put(Change(statements=[mark_deleted(name, service.deleted_until)], clock=now))
+        self._deleted[name] = service
+
+    def _forget_deleted(self, now: float) -> None:
+        """Let go what is left of services that were deleted long enough ago."""
+        for name, service in list(self._deleted.items()):
+            if service.deleted_until is not None and now >= service.deleted_until:
+                del self._deleted[name]
+                service.gone = True
+                rows = len(service.box.rows)
+                if rows:
+                    _log.warning("samples dropped", extra={"service": name, "reason": DELETED, "samples": rows})
+                self._store.put(Change(forget=name))
+
+    def _repeated(self, service: Service, stream: str) -> None:
         """A worker says again what is known: it missed ``accepted``."""
         gap = service.box.stranger_gap(stream)
         if gap:
             self._lose(service, stream, gap)
         elif service.committed.get(stream, 0):
-            self._tell_accepted(service.id, stream)
+            self._acceptance.tell(service, stream)
 
-    def _lose(self, service: _Service, stream: str, seq: int) -> None:
+    def _lose(self, service: Service, stream: str, seq: int) -> None:
         lost = service.box.forget(stream, seq)
         _log.warning("samples forgotten", extra={"service": service.id, "stream": stream, "samples": lost})
         counts = [(service.id, "accepted", lost), (service.id, ledger.DROPPED + "forgotten", lost)] if lost else []
-        record = self._record(service, stream)
+        record = service.record(stream)
         done = partial(self._committed, service, SampleKey(stream, 0), record.contiguous)
         self._store.put(Change(counts=counts, stream=record, done=done))
 
-    def _refuse(self, service: _Service, row: Row, reason: str) -> None:
+    def _refuse(self, service: Service, row: Row, reason: str) -> None:
         if service.box.refuse(row.key, row.digest, reason, self.clock()) is not None:
             service.bodies.pop(row.key, None)
             counts = {ledger.DROPPED + reason: 1}
             self._count(service, counts, statements=[delete(service.id, row.key)])
 
-    def _give_up(self, service: _Service, drops: Iterable[Drop]) -> None:
+    def _give_up(self, service: Service, drops: Iterable[Drop]) -> None:
         for drop in drops:
             service.bodies.pop(drop.row.key, None)
             self._note_drop(service, drop)
             counts = {ledger.DROPPED + drop.reason: 1}
             self._count(service, counts, statements=[delete(service.id, drop.row.key)])
 
-    def _note_drop(self, service: _Service, drop: Drop) -> None:
+    def _note_drop(self, service: Service, drop: Drop) -> None:
         # One line a second and reason: an outbox that overflows drops hundreds.
         key = service.id, drop.reason
         self._unlogged[key] = self._unlogged.get(key, 0) + 1
 
     def _count(
         self,
-        service: _Service,
+        service: Service,
         counts: Mapping[str, int],
         *,
         statements: Iterable[Statement] = (),
@@ -512,58 +413,16 @@ class Relay:
     ) -> None:
         if service.gone:
             return
-        change = self._changed(service, counts, statements)
+        change = service.count(counts, statements)
         if lazily:
             self._store.put_lazily(change)
         else:
             self._store.put(change)
 
-    def _changed(self, service: _Service, counts: Mapping[str, int], statements: Iterable[Statement]) -> Change:
-        """Count in memory, and return what does so on disk."""
-        for name, number in counts.items():
-            service.counts[name] = service.counts.get(name, 0) + number
-        return Change(
-            statements=tuple(statements), counts=[(service.id, name, number) for name, number in counts.items()]
-        )
-
-    def _record(self, service: _Service, stream: str) -> StreamRecord:
-        known = service.box.streams.setdefault(stream, Stream())
-        side = service.sides.setdefault(stream, WorkerSide())
-        return StreamRecord(
-            service.id, stream, known.contiguous, tuple(known.beyond), known.accepted, side.easy, side.hard,
-            service.dumps.get(stream, ""),
-        )  # fmt: skip
-
-    def _committed(self, service: _Service, key: SampleKey, contiguous: int) -> None:
+    def _committed(self, service: Service, key: SampleKey, contiguous: int) -> None:
         service.bodies.pop(key, None)
         service.committed[key.stream] = max(service.committed.get(key.stream, 0), contiguous)
-        self._tell_accepted(service.id, key.stream)
-
-    def _tell_all_accepted(self, service: _Service) -> None:
-        for stream, contiguous in service.committed.items():
-            if contiguous:
-                self._tell_accepted(service.id, stream)
-
-    def _tell_accepted(self, service: str, stream: str) -> None:
-        """Publish ``accepted`` once per stream when this turn of the loop is over."""
-        self._to_accept.add((service, stream))
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self._publish_accepted)
-
-    def _publish_accepted(self) -> None:
-        self._flush_scheduled = False
-        told, self._to_accept = self._to_accept, set()
-        for name, stream in told:
-            service = self._services.get(name)
-            if service is None or self._edge is None:
-                continue
-            body = Accepted(stream=stream, seq=service.committed.get(stream, 0)).encode()
-            try:
-                self._edge.publish_nowait(topics.ACCEPTED.of(worker=service.settings.worker), body)
-            except TemporaryError:
-                # The worker repeats what is not accepted, and is told then.
-                _log.debug("accepted not told", extra={"service": name})
+        self._acceptance.tell(service, key.stream)
 
     def _stray(self, topic: str) -> None:
         self.strays += 1

@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import ValidationError
+from msgspec.structs import replace
 
 from nereid_edge.datasets import DatasetSource
-from nereid_edge.outbox import Policy
-from nereid_edge.relay import ServiceSettings
-from nereid_shared.errors import PermanentError
+from nereid_edge.rows import Policy
+from nereid_edge.service import ServiceSettings
+from nereid_shared.errors import MessageInvalid, PermanentError
 from nereid_shared.messages import DatasetRef, ModelRef, RuleRef, Task, TaskRow, canonical_json
 from nereid_shared.quantities import duration_s, size_bytes
 
@@ -72,12 +72,11 @@ def edge_task(uid: str, row: TaskRow) -> Task:
             rule=_rule(edge),
             dataset=_dataset(row, edge),
             deadline_s=_duration(edge, "deadline", 1.0),
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise SpecProblem(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    content = task.model_dump(mode="json", exclude={"hash", "generation"})
-    return task.model_copy(update={"hash": hashlib.sha256(canonical_json(content)).hexdigest()})
+        ).checked()
+    except MessageInvalid as error:
+        raise SpecProblem(str(error)) from error
+    content = task.content(without={"hash", "generation"})
+    return replace(task, hash=hashlib.sha256(canonical_json(content)).hexdigest())
 
 
 def relay_settings(row: TaskRow) -> ServiceSettings:

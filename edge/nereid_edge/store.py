@@ -11,15 +11,16 @@ import json
 import logging
 import queue
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-from nereid_edge.outbox import Row, SampleKey
+from nereid_edge.rows import Row, SampleKey
 from nereid_shared.errors import TemporaryError, UserError
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ CREATE TABLE IF NOT EXISTS answers (
     service TEXT NOT NULL, stream TEXT NOT NULL, seq INTEGER NOT NULL, late INTEGER NOT NULL, body BLOB NOT NULL,
     since REAL NOT NULL DEFAULT 0, PRIMARY KEY (service, stream, seq)
 );
+CREATE TABLE IF NOT EXISTS deleted (service TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), seconds REAL NOT NULL);
 """
 # For a file that was made before answers had an age.
@@ -58,10 +60,12 @@ _TRIED: Final = "UPDATE samples SET attempts = ?, sent = ? WHERE service = ? AND
 _BODY: Final = "SELECT body FROM samples WHERE service = ? AND stream = ? AND seq = ?"
 _KEEP_ANSWER: Final = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
 _DROP_ANSWER: Final = "DELETE FROM answers WHERE service = ? AND stream = ? AND seq = ?"
+_MARK_DELETED: Final = "INSERT OR REPLACE INTO deleted VALUES (?, ?)"
+_UNMARK_DELETED: Final = "DELETE FROM deleted WHERE service = ?"
 
 _FORGET: Final = tuple(
     f"DELETE FROM {table} WHERE service = ?"  # noqa: S608 - our own names
-    for table in ("samples", "counters", "streams", "answers")
+    for table in ("samples", "counters", "streams", "answers", "deleted")
 )
 
 RETRY_S: Final = 1.0
@@ -120,13 +124,26 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What the disk held at the start; rows are the oldest first."""
+    """What the disk held at the start.
 
-    rows: list[tuple[str, Row]]
-    counters: dict[str, dict[str, int]]
-    streams: list[StreamRecord]
-    answers: list[AnswerRecord]
-    clock: float
+    Attributes:
+        rows: by service, the oldest first.
+        counters: by service and name.
+        deleted: until when what is left of a deleted service is kept, in the LC's time.
+        clock: the LC's time.
+    """
+
+    rows: list[tuple[str, Row]] = field(default_factory=list)
+    counters: dict[str, dict[str, int]] = field(default_factory=dict)
+    streams: list[StreamRecord] = field(default_factory=list)
+    answers: list[AnswerRecord] = field(default_factory=list)
+    deleted: dict[str, float] = field(default_factory=dict)
+    clock: float = 0.0
+
+    @property
+    def services(self) -> set[str]:
+        """All services of which something is stored."""
+        return {*self.counters, *(one.service for one in self.streams), *self.deleted}
 
 
 def insert(service: str, row: Row, body: bytes) -> Statement:
@@ -156,6 +173,16 @@ def keep_answer(answer: AnswerRecord) -> Statement:
 def drop_answer(service: str, key: SampleKey) -> Statement:
     """Return the statement that removes a delivered answer."""
     return _DROP_ANSWER, (service, key.stream, key.seq)
+
+
+def mark_deleted(service: str, until: float) -> Statement:
+    """Return the statement that keeps what is left of a deleted service until a time of the LC."""
+    return _MARK_DELETED, (service, until)
+
+
+def unmark_deleted(service: str) -> Statement:
+    """Return the statement that makes a deleted service one like the others again."""
+    return _UNMARK_DELETED, (service,)
 
 
 class OutboxStore:
@@ -207,22 +234,25 @@ class OutboxStore:
             samples = reader.execute(
                 "SELECT service, stream, seq, digest, label, score, size, born, deadline, attempts, sent"
                 " FROM samples ORDER BY born, rowid"
-            ).fetchall()
+            )
+            rows = [(sys.intern(row[0]), _row(row[1:])) for row in samples]
             counters = reader.execute("SELECT service, name, value FROM counters").fetchall()
             streams = reader.execute("SELECT * FROM streams").fetchall()
             answers = reader.execute("SELECT * FROM answers ORDER BY rowid").fetchall()
+            deleted = dict(reader.execute("SELECT service, until FROM deleted").fetchall())
             clock = reader.execute("SELECT seconds FROM clock").fetchone()
         by_service: dict[str, dict[str, int]] = {}
         for service, name, value in counters:
             by_service.setdefault(service, {})[name] = value
         return Loaded(
-            rows=[(row[0], _row(row[1:])) for row in samples],
+            rows=rows,
             counters=by_service,
             streams=[
                 StreamRecord(service, stream, contiguous, tuple(json.loads(beyond)), *rest)
                 for service, stream, contiguous, beyond, *rest in streams
             ],
             answers=[AnswerRecord(s, SampleKey(i, n), bool(late), at, body) for s, i, n, late, body, at in answers],
+            deleted=deleted,
             clock=clock[0] if clock else 0.0,
         )
 
@@ -385,6 +415,6 @@ def _stored(record: StreamRecord) -> tuple[object, ...]:
 def _row(values: Sequence[Any]) -> Row:
     stream, seq, digest, label, score, size, born, deadline, attempts, sent = values
     return Row(
-        key=SampleKey(stream, seq), digest=digest, label=label, score=score, size=size, born=born, deadline=deadline,
-        attempts=attempts, sent=bool(sent),
+        key=SampleKey(sys.intern(stream), seq), digest=digest, label=sys.intern(label), score=score, size=size,
+        born=born, deadline=deadline, attempts=attempts, sent=bool(sent),
     )  # fmt: skip

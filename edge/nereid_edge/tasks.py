@@ -15,7 +15,8 @@ from typing import Final
 
 from nereid_edge import spec
 from nereid_edge.datasets import DatasetCount, DatasetMonitor, DatasetSource
-from nereid_edge.relay import Relay, ServiceSettings
+from nereid_edge.relay import Relay
+from nereid_edge.service import ServiceSettings
 from nereid_edge.spec import SpecProblem
 from nereid_edge.workers import WorkerView
 from nereid_shared import topics

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import os
+import sqlite3
 from collections.abc import Mapping
+from contextlib import AsyncExitStack, closing
 from functools import partial
 from pathlib import Path
 
 import msgpack
 import pytest
+from msgspec.structs import replace
 from tests.edge.peers import NODE, TIMEOUT_S, CloudPeer, EdgePeer, GmPeer, Lab, answered_by_the_ledger
 from tests.edge.rows import CLUSTER, SERVICE_ID, SERVICE_UID, WORKER, document, row, service_row
 
@@ -80,7 +83,7 @@ async def test_a_foreign_task_is_replaced(lab: Lab, worker: EdgePeer) -> None:
         await worker.until(lambda: worker.tasks)
         first = worker.tasks[-1]
         assert first is not None
-        foreign = first.model_copy(update={"script_dir": "/tmp/evil", "hash": "x"})
+        foreign = replace(first, script_dir="/tmp/evil", hash="x")
         await worker.link.publish(topics.TASK.of(worker=WORKER), foreign.encode(), retain=True)
         await worker.until(lambda: len(worker.tasks) >= 3)
     assert worker.tasks[-1] == first
@@ -464,18 +467,85 @@ def _easy_is(gm: GmPeer, easy: int) -> bool:
     return gm.ledger(SERVICE_UID).easy == easy
 
 
-async def test_nothing_is_left_of_a_deleted_service(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:
+async def _delete_with_three_samples(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:
+    await worker.until(lambda: worker.tasks)
+    await worker.send(1, 2, 3)
+    await worker.until(lambda: worker.accepted == 3)
+    empty = document({}, rev=2)
+    await gm.desire(empty)
+    await gm.applied(empty)
+    await worker.until(lambda: worker.tasks[-1] is None)
+
+
+def _let_time_pass(lab: Lab, seconds: float) -> None:
+    """Move the clock of an LC that does not run."""
+    with closing(sqlite3.connect(lab.state / "outbox.db")) as connection, connection:
+        connection.execute("UPDATE clock SET seconds = seconds + ?", (seconds,))
+
+
+async def test_a_deleted_service_is_kept_for_a_while_and_then_nothing_is_left_of_it(
+    lab: Lab, gm: GmPeer, cloud: CloudPeer, worker: EdgePeer
+) -> None:
+    cloud.answering = False
     stored(lab, document(SERVICE))
     async with lab.controller():
-        await worker.until(lambda: worker.tasks)
-        await worker.send(1, 2, 3)
-        await worker.until(lambda: worker.accepted == 3)
-        empty = document({}, rev=2)
-        await gm.desire(empty)
-        await gm.applied(empty)
+        await _delete_with_three_samples(lab, gm, worker)
         await worker.send(4)
+    assert len(OutboxStore(lab.state / "outbox.db").load().rows) == 3
+    _let_time_pass(lab, 3500.0)
+    async with lab.controller():
+        await gm.until(lambda: len(gm.alive) == 3)
+    assert len(OutboxStore(lab.state / "outbox.db").load().rows) == 3
+    _let_time_pass(lab, 101.0)
+    async with lab.controller():
+        await gm.until(lambda: len(gm.alive) == 5)
     loaded = OutboxStore(lab.state / "outbox.db").load()
-    assert (loaded.rows, loaded.counters, loaded.streams) == ([], {}, [])
+    assert (loaded.rows, loaded.services) == ([], set())
+
+
+async def test_a_deleted_service_takes_sends_and_reports_nothing(
+    lab: Lab, gm: GmPeer, cloud: CloudPeer, worker: EdgePeer
+) -> None:
+    cloud.answering = False
+    stored(lab, document(SERVICE))
+    async with lab.controller():
+        await _delete_with_three_samples(lab, gm, worker)
+        gm.statuses.clear()
+        cloud.seen.clear()
+        await worker.send(4)
+        lab.cloud.kill()
+        lab.cloud.start()
+        other = document({"other": row("frames")}, rev=3)
+        await gm.link.wait_connected(after=1)
+        await gm.desire(other)
+        await gm.until(lambda: gm.status("other").uid)
+    assert {status.uid for status in gm.statuses} == {"other"}
+    assert (cloud.seen, worker.accepted) == ([], 3)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_service_that_a_mistaken_document_deleted_comes_back_whole(
+    lab: Lab, gm: GmPeer, cloud: CloudPeer, worker: EdgePeer, restarted: bool
+) -> None:
+    cloud.answering = False
+    stored(lab, document(SERVICE))
+    again = document(SERVICE, rev=3)
+    async with AsyncExitStack() as first:
+        await first.enter_async_context(lab.controller())
+        await _delete_with_three_samples(lab, gm, worker)
+        if restarted:
+            await first.aclose()
+            await first.enter_async_context(lab.controller())
+        cloud.answering = True
+        await gm.desire(again)
+        await gm.applied(again)
+        await worker.until(lambda: len(worker.answers) == 3)
+        await worker.send_until_accepted(3)
+        await gm.until(lambda: gm.ledger(SERVICE_UID).answered == 3)
+        assert answered_by_the_ledger(gm.ledger(SERVICE_UID))
+        assert (gm.ledger(SERVICE_UID).hard, gm.ledger(SERVICE_UID).dropped) == (3, {})
+    loaded = OutboxStore(lab.state / "outbox.db").load()
+    assert (loaded.rows, loaded.deleted) == ([], {})
 
 
 async def _leave_three_samples_and_no_desired_state(lab: Lab, worker: EdgePeer) -> None:
@@ -506,7 +576,7 @@ async def test_the_first_document_after_that_prunes_what_it_omits(lab: Lab, gm: 
         await gm.desire(empty)
         await gm.applied(empty)
     loaded = OutboxStore(lab.state / "outbox.db").load()
-    assert (loaded.rows, loaded.counters, loaded.streams) == ([], {}, [])
+    assert (len(loaded.rows), set(loaded.deleted)) == (3, {SERVICE_ID})
 
 
 async def test_a_fresh_disk_takes_up_a_stream_where_the_worker_is(

@@ -2,7 +2,8 @@
 """The ledger of a node joins the worker's counts with the outbox's."""
 
 from nereid_edge.ledger import WorkerSide, joined
-from nereid_edge.outbox import Outbox, Policy
+from nereid_edge.outbox import Outbox
+from nereid_edge.rows import Policy
 from nereid_shared.messages import Ledger
 
 

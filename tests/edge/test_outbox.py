@@ -7,18 +7,15 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nereid_edge.outbox import (
-    DELIVERED,
+from nereid_edge.outbox import DELIVERED, NO_SUBSCRIBER, RETRY_S, Outbox
+from nereid_edge.rows import (
     EXPIRED,
     FORGOTTEN,
     FULL,
-    NO_SUBSCRIBER,
     OVER_BUDGET,
     POISON,
-    RETRY_S,
     UNDECODABLE,
     Accepted,
-    Outbox,
     Policy,
     Row,
     SampleKey,

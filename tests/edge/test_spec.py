@@ -2,7 +2,7 @@
 import pytest
 from tests.edge.rows import SERVICE_ID, WORKER, row, service_row
 
-from nereid_edge.outbox import Policy
+from nereid_edge.rows import Policy
 from nereid_edge.spec import SpecProblem, edge_task, relay_settings
 from nereid_shared.messages import TaskRow
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nereid_edge.outbox import Row, SampleKey
+from nereid_edge.rows import Row, SampleKey
 from nereid_edge.store import (
     AnswerRecord,
     Change,
