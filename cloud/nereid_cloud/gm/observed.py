@@ -56,7 +56,7 @@ class NodeView:
         if current is not None and alive.boot == current.boot and alive.connection < current.connection:
             return False
         self.alive, self.online = alive, True
-        self._heard(alive.boot, retained=retained, now=now)
+        self.heard(alive.boot, retained=retained, now=now)
         return True
 
     def on_state(self, state: NodeState, *, retained: bool, now: float) -> bool:
@@ -71,19 +71,19 @@ class NodeView:
             self.tasks = state.tasks
         elif current is not None and state.digest != current.digest:
             self.tasks = {}
-        self._heard(state.boot, retained=retained, now=now)
+        self.heard(state.boot, retained=retained, now=now)
         return True
 
-    def on_status(self, uid: str, status: TaskStatus, *, now: float) -> bool:
-        """Take a task's status; returns whether it was in order."""
+    def on_status(self, uid: str, status: TaskStatus) -> bool:
+        """Take a task's status; returns whether it was in order. That the node was heard is said apart."""
         current = self.statuses.get(uid)
         if current is not None and status.boot == current.boot and status.number <= current.number:
             return False
         self.statuses[uid] = status
-        self._heard(status.boot, retained=False, now=now)
         return True
 
-    def _heard(self, boot: str, *, retained: bool, now: float) -> None:
+    def heard(self, boot: str, *, retained: bool, now: float) -> None:
+        """Note that the LocalController spoke, whatever it said."""
         if retained:
             self._boot = self._boot or boot
             return

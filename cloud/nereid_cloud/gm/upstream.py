@@ -96,14 +96,17 @@ class Upstream:
         levels = _levels(topics.STATUS, message)
         status = _body(TaskStatus, topics.STATUS, message)
         node, row = levels["node"], self._downstream.last_row(levels["node"], status.uid)
+        view, was_observable = self._observed.node(node), self._observed.is_observable(node)
+        former, now = view.status(status.uid), self._observed.clock()
+        # Also what does not count shows that the node is there: it may be all that it says until its next heartbeat.
+        view.heard(status.boot, retained=message.retain, now=now)
+        if not was_observable and self._observed.is_observable(node):
+            self._listeners.on_node(node)
         if row is None or not _is_of(row, levels):
             logger.warning("status of a task that the node does not hold", extra={"topic": message.topic})
-            return
-        view = self._observed.node(node)
-        former = view.status(status.uid)
-        if view.on_status(status.uid, status, now=self._observed.clock()):
+        elif view.on_status(status.uid, status):
             self._listeners.on_status(status.uid, former is None or _said(former) != _said(status))
-            self._warn_of_duplicate(node)
+        self._warn_of_duplicate(node)
 
     def _on_sync(self, message: Message) -> None:
         node = _levels(topics.SYNC, message)["node"]

@@ -40,6 +40,7 @@ from nereid_shared.messages import (
 
 TIMEOUT_S = 20.0
 KINDS = (NODE, MODEL, DATASET, JOINT_INFERENCE_SERVICE, POD, DEPLOYMENT, EVENT, LEASE)
+SHOWN = (DATASET, JOINT_INFERENCE_SERVICE)
 
 
 class Eyes:
@@ -77,8 +78,8 @@ class Eyes:
                     await self._looked.wait()
                 return found
         except TimeoutError:
-            service = self.all(JOINT_INFERENCE_SERVICE)
-            raise AssertionError(f"not within {timeout_s} s; services: {[s.get('status') for s in service]}") from None
+            seen = {obj["metadata"]["name"]: obj.get("status") for k in SHOWN for obj in self.all(k)}
+            raise AssertionError(f"not within {timeout_s} s: {seen}") from None
 
     def get(self, kind: Kind, name: str, namespace: str = "default") -> Object | None:
         return self._informers[kind.kind].get(namespace if kind.namespaced else "", name)

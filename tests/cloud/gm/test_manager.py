@@ -43,6 +43,9 @@ class StricterCluster(LocalCluster):
         for event in super().watch(kind, **options):
             yield WatchEvent(type=event.type, object=_unparsable(event.object))
 
+    def patch(self, *args: Any, **options: Any) -> Object:
+        return _unparsable(super().patch(*args, **options))  # what a write returns goes into the cache too
+
 
 def _unparsable(obj: Object) -> Object:
     is_service = obj.get("kind") == JOINT_INFERENCE_SERVICE.kind

@@ -71,9 +71,9 @@ def test_a_heartbeat_keeps_the_tasks_of_the_same_digest_only() -> None:
 def test_statuses_are_taken_in_order_per_task() -> None:
     view = NodeView()
     first, second = (TaskStatus(phase="p", status="running", boot="b", number=n) for n in (1, 2))
-    assert view.on_status("u", second, now=0.0)
-    assert not view.on_status("u", first, now=1.0)
-    assert view.on_status("other", first, now=1.0)
+    assert view.on_status("u", second)
+    assert not view.on_status("u", first)
+    assert view.on_status("other", first)
     assert view.status("u") is second
 
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
+
 import pytest
 
 from nereid_cloud.gm.downstream import Callbacks, Downstream
@@ -8,7 +10,7 @@ from nereid_shared import topics
 from nereid_shared.desired import task_hash
 from nereid_shared.errors import MessageInvalid
 from nereid_shared.link import Message
-from nereid_shared.messages import NodeAlive, NodeState, TaskRow, TaskState, TaskStatus
+from nereid_shared.messages import NodeAlive, NodeState, TaskRow, TaskState
 
 SPEC = {"a": 1}
 ROW = TaskRow(kind="Dataset", namespace="n", name="d", generation=1, hash=task_hash(SPEC, {}), spec=SPEC)
@@ -57,7 +59,7 @@ def status_topic(node: str, *, plural: str = "datasets", name: str = "d") -> str
 
 def status(number: int = 1, **more: object) -> bytes:
     body = {"phase": "dataset", "status": "running", "boot": "b", "number": number, "uid": "u", **more}
-    return TaskStatus.model_validate(body).encode()
+    return json.dumps(body).encode()
 
 
 async def test_a_holder_of_the_task_is_believed(parts: Parts) -> None:
@@ -87,6 +89,19 @@ async def test_counters_alone_are_not_urgent(parts: Parts) -> None:
     parts.hear(topics.STATUS.filter(), status_topic("edge-0"), status(2))
     parts.hear(topics.STATUS.filter(), status_topic("edge-0"), status(3, status="failed"))
     assert parts.told == [("u", True), ("u", False), ("u", True)]
+
+
+@pytest.mark.parametrize("name", ["d", "of a task that nobody can resolve"])
+async def test_the_first_live_word_of_a_node_wakes_all_of_its_tasks(parts: Parts, name: str) -> None:
+    birth = NodeAlive(status="online", install="i", boot="b", connection=1).encode()
+    parts.hear(topics.NODE_ALIVE.filter(), topics.NODE_ALIVE.of(node="edge-0"), birth, retain=True)
+    woken = len(parts.nodes)
+    parts.hear(topics.STATUS.filter(), status_topic("edge-0", name=name), status(1), retain=True)
+    assert not parts.observed.is_observable("edge-0")
+    parts.hear(topics.STATUS.filter(), status_topic("edge-0", name=name), status(2))
+    parts.hear(topics.STATUS.filter(), status_topic("edge-0", name=name), status(3))
+    assert parts.observed.is_observable("edge-0")
+    assert parts.nodes[woken:] == ["edge-0"]
 
 
 async def test_the_highest_epoch_of_our_cluster_is_kept(parts: Parts) -> None:
