@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from msgspec.structs import replace
+
 from nereid_shared.desired import digest_of, task_hash
 from nereid_shared.messages import Desired, TaskRow
 
@@ -259,8 +261,8 @@ class DesiredState:
             if known is None:
                 missing.append(uid)
             else:
-                rows[uid] = row.model_copy(update={"spec": known.spec, "refs": known.refs})
-        return document.model_copy(update={"tasks": rows}), tuple(missing)
+                rows[uid] = replace(row, spec=known.spec, refs=known.refs)
+        return replace(document, tasks=rows), tuple(missing)
 
     def _say(self, reason: str, message: str, now: float) -> None:
         if (self.reason, self.message) != (reason, message):

@@ -7,7 +7,7 @@ reported of a stream is the largest that was heard of it, and sums are made of t
 
 import json
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from nereid_edge.outbox import Outbox
 from nereid_shared import histogram
@@ -69,6 +69,7 @@ def joined(box: Outbox, counts: dict[str, int], sides: dict[str, WorkerSide]) ->
         _add(dropped, side.ledger.dropped)
         histogram.add(edge, side.ledger.latency.get("edge", {}))
     cloud = {int(name.removeprefix(CLOUD)): n for name, n in counts.items() if name.startswith(CLOUD)}
+    ours: dict[str, Any] = {name: counts.get(name, 0) for name in _OUR_COUNTS}
     return Ledger(
         seen=easy + hard + sum(failed.values()),
         easy=easy,
@@ -81,7 +82,7 @@ def joined(box: Outbox, counts: dict[str, int], sides: dict[str, WorkerSide]) ->
         pending=len(box.rows) + hard - box.accepted - (sum(dropped.values()) - sum(box.dropped.values())),
         dropped=dropped,
         latency={"edge": edge, "cloud": cloud},
-        **{name: counts.get(name, 0) for name in _OUR_COUNTS},
+        **ours,
     )
 
 

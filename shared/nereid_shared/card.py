@@ -5,13 +5,15 @@ Width, height, channels, data types and quantisation are read from the tensors, 
 guessed: an unknown field is refused, so that a misspelt one does not silently mean its default.
 """
 
+from collections import Counter
 from decimal import Decimal, InvalidOperation
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, dataclass_transform
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.alias_generators import to_camel
+import msgspec
+from msgspec import Meta, Struct, field
 
+from nereid_shared.complaints import WrongField, complaint
 from nereid_shared.errors import ModelInvalid
 
 FILE_NAME: Final = "model.json"
@@ -19,30 +21,18 @@ SCHEMA: Final = "nereid.io/model-card/v1"
 MAX_BYTES: Final = 4 * 1024 * 1024
 
 
-def _score(text: str) -> str:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if not (value.is_finite() and 0 <= value <= 1):
-        raise ValueError('should be a decimal from 0 to 1 as a string, such as "0.25"')
-    return text
-
-
-def _inside(path: str) -> str:
+def _check_inside(name: str, path: str) -> None:
     parts = PurePosixPath(path)
     if not path or parts.is_absolute() or ".." in parts.parts:
-        raise ValueError("should be a path below the card's folder")
-    return path
+        raise WrongField(name, "should be a path below the card's folder")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False, strict=True
-    )
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class _Part(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    pass
 
 
-class Normalization(_Part):
+class Normalization(_Part, kw_only=True):
     """What happens to each pixel: (x - mean) / std, per channel in the order that the model is fed.
 
     Attributes:
@@ -51,11 +41,11 @@ class Normalization(_Part):
     """
 
     unit: Literal["unit", "byte"]
-    mean: list[float] = Field(min_length=1, max_length=3)
-    std: list[Annotated[float, Field(gt=0)]] = Field(min_length=1, max_length=3)
+    mean: Annotated[list[float], Meta(min_length=1, max_length=3)]
+    std: Annotated[list[Annotated[float, Meta(gt=0)]], Meta(min_length=1, max_length=3)]
 
 
-class Input(_Part):
+class Input(_Part, kw_only=True):
     """How a picture becomes the model's input.
 
     Attributes:
@@ -70,26 +60,24 @@ class Input(_Part):
     color_order: Literal["RGB", "BGR", "GRAY"]
     resize: Literal["stretch", "letterbox"]
     interpolation: Literal["nearest", "linear", "area", "cubic"]
-    letterbox_value: int = Field(default=114, ge=0, le=255)
+    letterbox_value: Annotated[int, Meta(ge=0, le=255)] = 114
     exif: bool = True
     normalization: Normalization
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            if len(getattr(self.normalization, name)) not in {1, self.channels}:
+                raise ValueError(
+                    f"normalization.{name} should have 1 or {self.channels} figures for {self.color_order}"
+                )
 
     @property
     def channels(self) -> int:
         """The channels of the tensor."""
         return 1 if self.color_order == "GRAY" else 3
 
-    @model_validator(mode="after")
-    def _channels_agree(self) -> Self:
-        for name in ("mean", "std"):
-            if len(getattr(self.normalization, name)) not in {1, self.channels}:
-                raise ValueError(
-                    f"normalization.{name} should have 1 or {self.channels} figures for {self.color_order}"
-                )
-        return self
 
-
-class Output(_Part):
+class Output(_Part, kw_only=True):
     """What the model answers.
 
     Attributes:
@@ -99,26 +87,33 @@ class Output(_Part):
     """
 
     kind: Literal["logits", "probabilities"]
-    labels: list[Annotated[str, Field(min_length=1, max_length=128)]] = Field(min_length=1)
-    min_score: Annotated[str, AfterValidator(_score)] = "0"
+    labels: Annotated[list[Annotated[str, Meta(min_length=1, max_length=128)]], Meta(min_length=1)]
+    min_score: str = "0"
 
-    @model_validator(mode="after")
-    def _labels_differ(self) -> Self:
-        twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
+    def __post_init__(self) -> None:
+        twice = sorted(label for label, number in Counter(self.labels).items() if number > 1)
         if twice:
             raise ValueError(f"labels should differ; {twice[0]!r} stands more than once")
-        return self
+        try:
+            least = Decimal(self.min_score)
+        except InvalidOperation:
+            least = Decimal("NaN")
+        if not (least.is_finite() and 0 <= least <= 1):
+            raise WrongField("minScore", 'should be a decimal from 0 to 1 as a string, such as "0.25"')
 
 
-class File(_Part):
+class File(_Part, kw_only=True):
     """The model file that the card was written for."""
 
-    name: Annotated[str, AfterValidator(_inside)]
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    bytes: int = Field(gt=0)
+    name: str
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    bytes: Annotated[int, Meta(gt=0)]
+
+    def __post_init__(self) -> None:
+        _check_inside("name", self.name)
 
 
-class Golden(_Part):
+class Golden(_Part, kw_only=True):
     """One picture and the model's output for it: what only a working model on working code reproduces.
 
     Attributes:
@@ -127,19 +122,22 @@ class Golden(_Part):
         tolerance: the largest absolute difference of any figure.
     """
 
-    input: Annotated[str, AfterValidator(_inside)]
-    output: list[float] = Field(min_length=1)
-    tolerance: float = Field(default=1e-3, ge=0)
+    input: str
+    output: Annotated[list[float], Meta(min_length=1)]
+    tolerance: Annotated[float, Meta(ge=0)] = 1e-3
+
+    def __post_init__(self) -> None:
+        _check_inside("input", self.input)
 
 
-class Metric(_Part):
+class Metric(_Part, kw_only=True):
     """One measured figure, for people."""
 
     key: str
     value: str
 
 
-class Card(_Part):
+class Card(_Part, kw_only=True):
     """The whole card.
 
     Attributes:
@@ -148,17 +146,17 @@ class Card(_Part):
         data: free: what the model was trained and measured on.
     """
 
-    schema_: Literal["nereid.io/model-card/v1"] = Field(alias="schema")
-    name: str = Field(min_length=1)
+    schema_: Literal["nereid.io/model-card/v1"] = field(name="schema")
+    name: Annotated[str, Meta(min_length=1)]
     version: str
     task: Literal["classification"]
     description: str = ""
     input: Input
     output: Output
     file: File | None = None
-    golden: list[Golden] = Field(default_factory=list)
-    metrics: list[Metric] = Field(default_factory=list)
-    data: dict[str, Any] = Field(default_factory=dict)
+    golden: list[Golden] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -184,9 +182,11 @@ class Card(_Part):
         if len(text) > MAX_BYTES:
             raise ModelInvalid(f"{file}: larger than {MAX_BYTES} bytes", reason="CardInvalid")
         try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise ModelInvalid(f"{file}: {_first(error)}", reason="CardInvalid") from error
+            return msgspec.json.decode(text, type=cls)
+        except msgspec.DecodeError as error:
+            raise ModelInvalid(f"{file}: {complaint(error, cls)}", reason="CardInvalid") from error
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise ModelInvalid(f"{file}: not JSON: {error}", reason="CardInvalid") from error
 
 
 def card_path(path: Path) -> Path:
@@ -217,16 +217,3 @@ def model_path(path: Path, card: Card | None = None) -> Path:
         many = "several .tflite files; name one in the card's file.name" if found else "no .tflite file"
         raise ModelInvalid(f"{folder}: {many}", reason="ModelMissing")
     return found[0]
-
-
-def _first(error: ValidationError) -> str:
-    """Return the first complaint with its field's path in words that name the mend."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    messages = {
-        "extra_forbidden": "unknown field; remove it, or see whether it is misspelt",
-        "missing": "missing; add it",
-        "json_invalid": f"not JSON: {first['msg']}",
-    }
-    message = messages.get(first["type"], first["msg"].removeprefix("Value error, "))
-    return f"{where}: {message}" if where else message

@@ -1,41 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bodies of control messages: JSON, small, for people to read with ``mosquitto_sub``.
 
-Frozen pydantic models; unknown fields are ignored, an unknown major version of ``schema`` is refused. Samples and
-answers, which are many and large, are in `nereid_shared.samples`.
+Frozen structs with camelCase names on the wire; unknown fields are ignored, an unknown major version of ``schema`` is
+refused. They are checked where they are decoded, not where they are made (`Message.checked` does so at will). Samples
+and answers, which are many and large, are in `nereid_shared.samples`.
 """
 
 import json
-from typing import Annotated, Any, Final, Literal, Self
+from collections.abc import Collection
+from typing import Annotated, Any, Final, Literal, Self, dataclass_transform
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
-from pydantic_core import from_json
+import msgspec
+from msgspec import Meta, Struct, field
 
+from nereid_shared.complaints import complaint
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
 
 SCHEMA: Final = "1.0"
+_MAJOR: Final = SCHEMA.partition(".")[0]
 
-Count = Annotated[int, Field(ge=0, le=2**53)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
 """A count from outside: exact as JSON's number and as SQLite's."""
 
 
-def _known_major(value: object) -> object:
-    if str(value).partition(".")[0] != SCHEMA.partition(".")[0]:
-        raise ValueError(f"schema {value!r} is not understood; this side speaks {SCHEMA}")
-    return value
-
-
-class Message(BaseModel):
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class Message(Struct, frozen=True, kw_only=True, rename="camel"):
     """What all control messages share."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
-
-    schema_: Annotated[str, BeforeValidator(_known_major)] = Field(default=SCHEMA, alias="schema")
+    schema_: Annotated[str, Meta(pattern=rf"^{_MAJOR}(\.|\Z)")] = field(default=SCHEMA, name="schema")
 
     def encode(self) -> bytes:
         """Return the JSON body, without the fields that are None."""
-        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+        return msgspec.json.encode(_fields(self, wire=True))
 
     @classmethod
     def decode(cls, payload: bytes, *, max_bytes: int, topic: str = "") -> Self:
@@ -48,16 +44,59 @@ class Message(BaseModel):
         if len(payload) > max_bytes:
             raise MessageTooLarge(topic or cls.__name__, size_bytes=len(payload), limit_bytes=max_bytes)
         try:
-            # pydantic lets these pass where a field is Any; canonical JSON, and so every hash, knows them not.
-            if b"NaN" in payload or b"Infinity" in payload:
-                from_json(payload, allow_inf_nan=False)
-            return cls.model_validate_json(payload)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise MessageInvalid(f"{topic or cls.__name__}: {where}: {first['msg']}") from error
-        except ValueError as error:
-            raise MessageInvalid(f"{topic or cls.__name__}: {error}") from error
+            return msgspec.json.decode(payload, type=cls)
+        except msgspec.DecodeError as error:
+            problem = _foreign_version(payload) or complaint(error, cls)
+            raise MessageInvalid(f"{topic or cls.__name__}: {problem}") from error
+        except (RecursionError, UnicodeDecodeError) as error:
+            raise MessageInvalid(f"{topic or cls.__name__}: not JSON: {error}") from error
+
+    def checked(self) -> Self:
+        """Return this message as the peer will read it; for one that is made of values from outside.
+
+        Raises:
+            MessageInvalid: a field has a value that `decode` refuses.
+        """
+        try:
+            return msgspec.convert(_fields(self, wire=True), type(self))
+        except msgspec.ValidationError as error:
+            raise MessageInvalid(complaint(error, type(self))) from error
+
+    def content(self, *, without: Collection[str] = ()) -> dict[str, Any]:
+        """Return all fields, None too, by their names here, for a hash of them."""
+        return {name: value for name, value in _fields(self, wire=False).items() if name not in without}
+
+
+def _fields(message: Message, *, wire: bool) -> dict[str, Any]:
+    names = message.__struct_encode_fields__ if wire else message.__struct_fields__
+    values = ((name, getattr(message, own)) for name, own in zip(names, message.__struct_fields__, strict=True))
+    return {name: _value(value, wire=wire) for name, value in values if not (wire and value is None)}
+
+
+def _value(value: Any, *, wire: bool) -> Any:
+    # Messages stand in fields, or one deep in their lists and maps; a spec, however deep, goes as it is.
+    if isinstance(value, Message):
+        return _fields(value, wire=wire)
+    if isinstance(value, list):
+        return [_fields(one, wire=wire) if isinstance(one, Message) else one for one in value]
+    if isinstance(value, dict):
+        return {key: _fields(one, wire=wire) if isinstance(one, Message) else one for key, one in value.items()}
+    return value
+
+
+class _Versioned(Struct):
+    schema: Any = SCHEMA
+
+
+def _foreign_version(payload: bytes) -> str:
+    """Return the complaint about a body's version; "" where that is ours, or where there is no telling."""
+    try:
+        schema = msgspec.json.decode(payload, type=_Versioned).schema
+    except (ValueError, RecursionError):
+        return ""
+    if str(schema).partition(".")[0] == _MAJOR:
+        return ""
+    return f"schema: {schema!r} is not understood; this side speaks {SCHEMA}"
 
 
 def canonical_json(value: object) -> bytes:
@@ -65,7 +104,7 @@ def canonical_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-class Revision(Message):
+class Revision(Message, kw_only=True):
     """A place in the order of desired states: (epoch, rev) within one cluster."""
 
     cluster: str
@@ -73,7 +112,7 @@ class Revision(Message):
     rev: Count
 
 
-class TaskRow(Message):
+class TaskRow(Message, kw_only=True):
     """One task in a node's desired state: a resource, and the objects that it names, resolved.
 
     Attributes:
@@ -90,10 +129,10 @@ class TaskRow(Message):
     generation: Count
     hash: str
     spec: dict[str, Any] | None = None
-    refs: dict[str, Any] = Field(default_factory=dict)
+    refs: dict[str, Any] = field(default_factory=dict)
 
 
-class Desired(Revision):
+class Desired(Revision, kw_only=True):
     """The complete list of a node's tasks; absence means delete.
 
     Attributes:
@@ -102,10 +141,10 @@ class Desired(Revision):
     """
 
     digest: str
-    tasks: dict[str, TaskRow] = Field(default_factory=dict)
+    tasks: dict[str, TaskRow] = field(default_factory=dict)
 
 
-class TaskEvent(Revision):
+class TaskEvent(Revision, kw_only=True):
     """The body of ``insert`` and ``delete``: for people and for waking up, never applied.
 
     Attributes:
@@ -115,7 +154,7 @@ class TaskEvent(Revision):
     object: dict[str, Any]
 
 
-class NodeAlive(Message):
+class NodeAlive(Message, kw_only=True):
     """Birth and will of a LocalController.
 
     Attributes:
@@ -131,7 +170,7 @@ class NodeAlive(Message):
     version: str = ""
 
 
-class TaskState(Message):
+class TaskState(Message, kw_only=True):
     """What the LC says of one task.
 
     Attributes:
@@ -146,7 +185,7 @@ class TaskState(Message):
     message: str = ""
 
 
-class NodeState(Message):
+class NodeState(Message, kw_only=True):
     """The LC's acknowledgement: what it has applied, recomputed from its stored rows.
 
     Attributes:
@@ -165,17 +204,17 @@ class NodeState(Message):
     message: str = ""
 
 
-class Sync(Message):
+class Sync(Message, kw_only=True):
     """The request for a desired state, with what the node already has."""
 
     cluster: str | None = None
     epoch: Count = 0
     rev: Count = 0
     digest: str = ""
-    want_specs: list[str] = Field(default_factory=list)
+    want_specs: list[str] = field(default_factory=list)
 
 
-class ModelOutput(Message):
+class ModelOutput(Message, kw_only=True):
     """A model as the seeds' status body names it, with what was verified of it."""
 
     format: str = ""
@@ -184,7 +223,7 @@ class ModelOutput(Message):
     digest: str = ""
 
 
-class TaskInfo(Message):
+class TaskInfo(Message, kw_only=True):
     """Progress of an inference task (seed 4)."""
 
     inference_number: Count = 0
@@ -195,7 +234,7 @@ class TaskInfo(Message):
     update_time: str | None = None
 
 
-class Ledger(Message):
+class Ledger(Message, kw_only=True):
     """A service's counts; every field only grows, except `pending`.
 
     The identities, which hold in every message: ``seen = easy + hard + sum(failed)`` and
@@ -225,7 +264,7 @@ class Ledger(Message):
     seen: Count = 0
     easy: Count = 0
     hard: Count = 0
-    failed: dict[str, Count] = Field(default_factory=dict)
+    failed: dict[str, Count] = field(default_factory=dict)
     skipped: Count = 0
     sent: Count = 0
     resent: Count = 0
@@ -236,13 +275,13 @@ class Ledger(Message):
     undelivered: Count = 0
     degraded: Count = 0
     pending: Count = 0
-    dropped: dict[str, Count] = Field(default_factory=dict)
+    dropped: dict[str, Count] = field(default_factory=dict)
     bytes_up: Count = 0
     bytes_down: Count = 0
-    latency: dict[str, dict[int, Count]] = Field(default_factory=dict)
+    latency: dict[str, dict[int, Count]] = field(default_factory=dict)
 
 
-class WorkerInfo(Message):
+class WorkerInfo(Message, kw_only=True):
     """What a worker says of itself (seed 4's worker info body, and what the ledger needs).
 
     Attributes:
@@ -273,7 +312,7 @@ class WorkerInfo(Message):
     number: Count = 0
     task_hash: str = ""
     ledger: Ledger | None = None
-    models: list[ModelOutput] = Field(default_factory=list)
+    models: list[ModelOutput] = field(default_factory=list)
     stream: str = ""
     accepted: Count = 0
     batches: Count = 0
@@ -285,7 +324,7 @@ class WorkerInfo(Message):
     message: str = ""
 
 
-class Accepted(Message):
+class Accepted(Message, kw_only=True):
     """What the LC has committed of a worker's hard samples.
 
     Attributes:
@@ -297,14 +336,14 @@ class Accepted(Message):
     seq: Count
 
 
-class Output(Message):
+class Output(Message, kw_only=True):
     """The seeds' status output."""
 
-    models: list[ModelOutput] = Field(default_factory=list)
+    models: list[ModelOutput] = field(default_factory=list)
     task_info: TaskInfo | None = None
 
 
-class TaskStatus(Message):
+class TaskStatus(Message, kw_only=True):
     """The seeds' status body, LC→GM, with what Nereid adds.
 
     Attributes:
@@ -328,7 +367,7 @@ class TaskStatus(Message):
     message: str = ""
 
 
-class GmAlive(Message):
+class GmAlive(Message, kw_only=True):
     """The leading GlobalManager."""
 
     status: Literal["online", "offline"]
@@ -337,14 +376,14 @@ class GmAlive(Message):
     epoch: Count
 
 
-class GmSentinel(Message):
+class GmSentinel(Message, kw_only=True):
     """Unequal to what the GM last wrote: the broker lost or restored its data."""
 
     epoch: Count
     counter: Count
 
 
-class ModelRef(Message):
+class ModelRef(Message, kw_only=True):
     """A model that a worker loads: a path or URL, its format, and its digest where the user gave one."""
 
     name: str
@@ -353,7 +392,7 @@ class ModelRef(Message):
     sha256: str = ""
 
 
-class DatasetRef(Message):
+class DatasetRef(Message, kw_only=True):
     """A dataset that a worker reads."""
 
     name: str
@@ -361,15 +400,15 @@ class DatasetRef(Message):
     format: str
 
 
-class RuleRef(Message):
+class RuleRef(Message, kw_only=True):
     """A hard example rule by the seeds' name, its parameters as decimal strings, and an optional budget (0..1)."""
 
     name: str
-    parameters: dict[str, str] = Field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
     budget: str | None = None
 
 
-class Task(Message):
+class Task(Message, kw_only=True):
     """What a worker runs: published retained to edge workers, given to cloud workers in ``NEREID_TASK``.
 
     Attributes:
@@ -395,11 +434,11 @@ class Task(Message):
     model: ModelRef
     script_dir: str = ""
     script_boot_file: str = "builtin:classify"
-    parameters: dict[str, str] = Field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
     rule: RuleRef | None = None
     dataset: DatasetRef | None = None
     deadline_s: float = 1.0
-    nodes: list[str] = Field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
     group: str = ""
     max_batch: int = 8
     max_wait_s: float = 0.005

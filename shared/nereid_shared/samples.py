@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgpack
+import msgspec
 
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
 
@@ -20,6 +20,19 @@ MAX_COUNT: Final = 2**53
 """Bound of every count that is taken from outside: exact as JSON's number and as SQLite's."""
 
 MAX_KEY_BYTES: Final = 512
+
+
+def _plain(value: object) -> object:
+    """Return the built-in value of what a script may give for one, such as numpy's float64."""
+    for kind in (str, float, int):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"{type(value).__name__} cannot be packed")
+
+
+pack: Final = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+unpack: Final = msgspec.msgpack.Decoder().decode
+"""Raises ValueError or RecursionError for what is not msgpack."""
 
 # Encodings of `Sample.payload`: files as they came, or raw tensor bytes (C order) with shape and dtype.
 JPEG: Final = "jpeg"
@@ -81,7 +94,7 @@ class Sample:
         }  # fmt: skip
         if self.encoding == RAW:
             body["h"], body["y"] = self.shape, self.dtype
-        return _pack(body)
+        return pack(body)
 
     @classmethod
     def decode(cls, body: bytes, *, max_bytes: int) -> "Sample":
@@ -135,7 +148,7 @@ class Result:
 
     def encode(self) -> bytes:
         """Return the msgpack body."""
-        return _pack({
+        return pack({
             "v": VERSION, "s": self.stream, "n": self.seq, "d": self.digest, "k": self.key, "t": self.captured_at,
             "l": self.label, "p": self.score, "q": self.scores, "m": self.model, "x": self.error,
             "u": self.compute_ms, "z": self.batch,
@@ -165,18 +178,12 @@ def digest_of(payload: bytes) -> bytes:
     return hashlib.sha256(payload).digest()
 
 
-def _pack(body: dict[str, Any]) -> bytes:
-    packed = msgpack.packb(body, use_bin_type=True)
-    assert isinstance(packed, bytes)  # noqa: S101 - packb is untyped
-    return packed
-
-
 def _unpack(body: bytes, max_bytes: int, what: str) -> dict[str, Any]:
     if len(body) > max_bytes:
         raise MessageTooLarge(what, size_bytes=len(body), limit_bytes=max_bytes)
     try:
-        raw = msgpack.unpackb(body, raw=False, strict_map_key=True)
-    except (ValueError, msgpack.UnpackException) as error:
+        raw = unpack(body)
+    except (ValueError, RecursionError) as error:
         raise MessageInvalid(f"{what}: not msgpack: {error}") from error
     if not isinstance(raw, dict):
         raise MessageInvalid(f"{what}: not a map")

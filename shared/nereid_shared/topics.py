@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every MQTT topic, with its direction, retention and body, in one table.
+"""Every MQTT topic, with the bound of its payload, in one table.
 
 The scheme is that of the protocol: ``neptune/nodes`` between GlobalManager and LocalController on the cloud broker,
 ``neptune/services`` for samples and answers on both brokers, ``neptune/workers`` on the edge broker alone. The first
 level stays clear of what KubeEdge's EventBus owns (``$hw``, ``SYS``, ``{namespace}/…``), the second of ``user``.
-Everything travels with QoS 1.
+Everything travels with QoS 1; samples and results are msgpack, all other bodies JSON.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 QOS: Final = 1
 ROOT: Final = "neptune"
-
-Body = Literal["json", "msgpack"]
 
 _NODE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?")
 _LEVEL = re.compile(r"[^/+#\x00-\x1f]+")
@@ -27,16 +25,10 @@ class Topic:
 
     Attributes:
         pattern: the topic with its variable levels in braces.
-        way: who publishes it, for whom.
-        retained: whether the broker keeps the last message.
-        body: how the payload is written.
         max_bytes: the largest payload that is parsed; larger ones are dead-lettered unread.
     """
 
     pattern: str
-    way: str
-    retained: bool
-    body: Body
     max_bytes: int
 
     def of(self, **levels: str) -> str:
@@ -79,60 +71,29 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 # cloud broker, control
-DESIRED: Final = Topic(
-    pattern="neptune/nodes/{node}/downstream/desired", way="GM→LC", retained=True, body="json", max_bytes=MIB
-)
-INSERT: Final = Topic(
-    pattern="neptune/nodes/{node}/downstream/{namespace}/{plural}/{name}/insert",
-    way="GM→LC", retained=False, body="json", max_bytes=MIB,
-)  # fmt: skip
-DELETE: Final = Topic(
-    pattern="neptune/nodes/{node}/downstream/{namespace}/{plural}/{name}/delete",
-    way="GM→LC", retained=False, body="json", max_bytes=MIB,
-)  # fmt: skip
-NODE_ALIVE: Final = Topic(
-    pattern="neptune/nodes/{node}/upstream/alive", way="LC→GM", retained=True, body="json", max_bytes=4 * KIB
-)
-STATE: Final = Topic(
-    pattern="neptune/nodes/{node}/upstream/state", way="LC→GM", retained=True, body="json", max_bytes=MIB
-)
-STATUS: Final = Topic(
-    pattern="neptune/nodes/{node}/upstream/{namespace}/{plural}/{name}/status",
-    way="LC→GM", retained=False, body="json", max_bytes=64 * KIB,
-)  # fmt: skip
-SYNC: Final = Topic(
-    pattern="neptune/nodes/{node}/upstream/sync", way="LC→GM", retained=False, body="json", max_bytes=4 * KIB
-)
-GM_ALIVE: Final = Topic(pattern="neptune/gm/alive", way="GM", retained=True, body="json", max_bytes=4 * KIB)
-GM_SENTINEL: Final = Topic(pattern="neptune/gm/sentinel", way="GM", retained=True, body="json", max_bytes=4 * KIB)
+DESIRED: Final = Topic(pattern="neptune/nodes/{node}/downstream/desired", max_bytes=MIB)
+INSERT: Final = Topic(pattern="neptune/nodes/{node}/downstream/{namespace}/{plural}/{name}/insert", max_bytes=MIB)
+DELETE: Final = Topic(pattern="neptune/nodes/{node}/downstream/{namespace}/{plural}/{name}/delete", max_bytes=MIB)
+NODE_ALIVE: Final = Topic(pattern="neptune/nodes/{node}/upstream/alive", max_bytes=4 * KIB)
+STATE: Final = Topic(pattern="neptune/nodes/{node}/upstream/state", max_bytes=MIB)
+STATUS: Final = Topic(pattern="neptune/nodes/{node}/upstream/{namespace}/{plural}/{name}/status", max_bytes=64 * KIB)
+SYNC: Final = Topic(pattern="neptune/nodes/{node}/upstream/sync", max_bytes=4 * KIB)
+GM_ALIVE: Final = Topic(pattern="neptune/gm/alive", max_bytes=4 * KIB)
+GM_SENTINEL: Final = Topic(pattern="neptune/gm/sentinel", max_bytes=4 * KIB)
+GM_FENCE: Final = Topic(pattern="neptune/gm/fence", max_bytes=4 * KIB)
 
 # both brokers, samples and answers
-SAMPLES: Final = Topic(
-    pattern="neptune/services/{service}/{node}/samples",
-    way="edge worker→LC→cloud worker", retained=False, body="msgpack", max_bytes=16 * MIB,
-)  # fmt: skip
-RESULTS: Final = Topic(
-    pattern="neptune/services/{service}/{node}/results",
-    way="cloud worker→LC→edge worker", retained=False, body="msgpack", max_bytes=MIB,
-)  # fmt: skip
-CLOUD_INFO: Final = Topic(
-    pattern="neptune/services/{service}/cloud/{pod}/info",
-    way="cloud worker→GM", retained=True, body="json", max_bytes=64 * KIB,
-)  # fmt: skip
+SAMPLES: Final = Topic(pattern="neptune/services/{service}/{node}/samples", max_bytes=16 * MIB)
+RESULTS: Final = Topic(pattern="neptune/services/{service}/{node}/results", max_bytes=MIB)
+CLOUD_INFO: Final = Topic(pattern="neptune/services/{service}/cloud/{pod}/info", max_bytes=64 * KIB)
 
 # edge broker, local
-TASK: Final = Topic(
-    pattern="neptune/workers/{worker}/task", way="LC→edge worker", retained=True, body="json", max_bytes=MIB
-)
-WORKER_INFO: Final = Topic(
-    pattern="neptune/workers/{worker}/info", way="edge worker→LC", retained=True, body="json", max_bytes=64 * KIB
-)
-ACCEPTED: Final = Topic(
-    pattern="neptune/workers/{worker}/accepted", way="LC→edge worker", retained=False, body="json", max_bytes=4 * KIB
-)
+TASK: Final = Topic(pattern="neptune/workers/{worker}/task", max_bytes=MIB)
+WORKER_INFO: Final = Topic(pattern="neptune/workers/{worker}/info", max_bytes=64 * KIB)
+ACCEPTED: Final = Topic(pattern="neptune/workers/{worker}/accepted", max_bytes=4 * KIB)
 
 TABLE: Final[tuple[Topic, ...]] = (
-    DESIRED, INSERT, DELETE, NODE_ALIVE, STATE, STATUS, SYNC, GM_ALIVE, GM_SENTINEL,
+    DESIRED, INSERT, DELETE, NODE_ALIVE, STATE, STATUS, SYNC, GM_ALIVE, GM_SENTINEL, GM_FENCE,
     SAMPLES, RESULTS, CLOUD_INFO, TASK, WORKER_INFO, ACCEPTED,
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.edge.rows import CLUSTER, document, row
 
 from nereid_edge.desired import Applied, DesiredState, Due, Verdict
@@ -61,27 +62,27 @@ def test_a_document_whose_digest_does_not_fit_is_refused_and_said_so() -> None:
     state = machine(applied_at(1, 1, "a"))
     state.connected(0.0)
     state.due(0.0)
-    wrong = document({"b": row("b")}, rev=2).model_copy(update={"digest": "0" * 64})
+    wrong = replace(document({"b": row("b")}, rev=2), digest="0" * 64)
     assert take(state, wrong, 1.0) is Verdict.REFUSE
     assert (state.reason, set(state.applied.tasks)) == ("DigestMismatch", {"a"})
     assert state.due(1.2).full
 
 
 def test_a_row_that_is_not_what_its_hash_says_is_refused() -> None:
-    forged = row("b").model_copy(update={"spec": {"dataUrl": "/etc/passwd", "format": "txt"}})
+    forged = replace(row("b"), spec={"dataUrl": "/etc/passwd", "format": "txt"})
     state = machine(applied_at(1, 1, "a"))
     assert take(state, document({"b": forged}, rev=2)) is Verdict.REFUSE
     assert state.reason == "HashMismatch"
 
 
 def test_a_row_with_not_a_number_is_refused() -> None:
-    forged = row("b").model_copy(update={"spec": {"x": float("nan")}})
+    forged = replace(row("b"), spec={"x": float("nan")})
     assert take(machine(), document({"b": forged})) is Verdict.REFUSE
 
 
 def test_an_applied_document_clears_the_reason_of_a_refused_one() -> None:
     state = machine()
-    take(state, document({}).model_copy(update={"digest": "x"}))
+    take(state, replace(document({}), digest="x"))
     assert take(state, document({}, rev=2)) is Verdict.APPLY
     assert (state.reason, state.message) == ("", "")
 
@@ -120,7 +121,7 @@ def test_the_first_document_of_all_is_applied_from_any_cluster() -> None:
 
 def test_specs_that_a_document_leaves_out_are_filled_from_what_is_stored() -> None:
     state = machine(applied_at(1, 1, "a"))
-    bare = row("a").model_copy(update={"spec": None, "refs": {}})
+    bare = replace(row("a"), spec=None, refs={})
     assert take(state, document({"a": bare, "b": row("b")}, rev=2)) is Verdict.APPLY
     assert state.applied.tasks["a"] == row("a")
 
@@ -129,7 +130,7 @@ def test_specs_that_are_nowhere_are_asked_for_by_name() -> None:
     state = machine()
     state.connected(0.0)
     state.due(0.0)
-    bare = row("a").model_copy(update={"spec": None, "refs": {}})
+    bare = replace(row("a"), spec=None, refs={})
     assert take(state, document({"a": bare}), 1.0) is Verdict.REFUSE
     due = state.due(1.0)
     assert (due.sync, due.want_specs) == (True, ("a",))

@@ -59,15 +59,6 @@ def test_levels_are_all_given_and_none_is_unknown(levels: dict[str, Any]) -> Non
         topics.DESIRED.of(**levels)
 
 
-def test_control_topics_are_json_and_binary_ones_are_under_services() -> None:
-    """So that ``mosquitto_sub -t 'neptune/nodes/#' -t 'neptune/workers/#'`` reads well."""
-    for line in TABLE:
-        if line.body == "msgpack":
-            assert line.pattern.startswith("neptune/services/")
-        if line.pattern.startswith(("neptune/nodes/", "neptune/workers/", "neptune/gm/")):
-            assert line.body == "json"
-
-
 def test_no_topic_comes_near_the_event_bus() -> None:
     for line in TABLE:
         first, second, *_ = line.pattern.split("/")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,12 +62,12 @@ def write_dataset(folder: Path, greys: list[int]) -> Path:
 
 def make_task(file: Path | str, **changes: object) -> Task:
     """Return an edge task with Margin and a threshold of 0.5, so that `EASY` is easy and `HARD` is hard."""
-    values: dict[str, object] = {
+    values: dict[str, Any] = {
         "uid": "u", "service": SERVICE, "role": "edge", "namespace": "default", "name": "svc", "generation": 1,
         "hash": "h1", "model": ModelRef(name="little", url=str(file), format="tflite"),
         "rule": RuleRef(name="Margin", parameters={"threshold": "0.5"}), "deadline_s": 5.0,
     }  # fmt: skip
-    return Task.model_validate({**values, **changes})
+    return Task(**{**values, **changes})
 
 
 def dataset_of(index: Path, format_: str = "csv") -> DatasetRef:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.mosquitto import Mosquitto
 from tests.worker.lc_peer import LcPeer, answer_to, at_once, never
 from tests.worker.scenes import EASY, HARD, Worker, dataset_of, make_task, picture, running, write_dataset, write_model
@@ -124,7 +125,7 @@ def test_another_task_starts_it_over_in_place(tmp_path: Path, broker: Mosquitto,
     with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")) as worker:
         peer.wait(lambda: peer.infos and peer.last.ledger and peer.last.ledger.seen > 3)
         first = peer.last
-        peer.give(task.model_copy(update={"hash": "h2", "generation": 2, "parameters": {}}))
+        peer.give(replace(task, hash="h2", generation=2, parameters={}))
         info = peer.wait_status("completed")
         assert (info.task_hash, info.stream) == ("h2", first.stream)
         assert info.boot != first.boot

@@ -6,11 +6,10 @@ that sends it, not by the one that runs the model.
 """
 
 import struct
+import zlib
 from typing import Any, Final
 
-import msgpack
-
-from nereid_shared.samples import JPEG, PNG, RAW, Counts, Sample, digest_of
+from nereid_shared.samples import JPEG, PNG, RAW, Counts, Sample, digest_of, pack, unpack
 
 JPEG_QUALITY: Final = 90
 RAW_BELOW_BYTES: Final = 4096
@@ -19,7 +18,7 @@ RAW_BELOW_BYTES: Final = 4096
 ENVELOPE_BYTES: Final = 128
 """By so much at most a body that travels is longer than the spool's record of it."""
 
-_HEAD_BYTES: Final = struct.Struct("<I")
+_HEAD: Final = struct.Struct("<II")  # length, check
 
 MAX_REMAINING_MS: Final = 24 * 3600 * 1000
 """A bound for what a reboot, which restarts monotonic time, makes of an old deadline."""
@@ -62,24 +61,37 @@ def to_spool(
     `deadline_s` is monotonic time, which goes on over a restart of the process.
     """
     encoding, payload, shape, dtype = encoded
-    head = msgpack.packb((stream, seq, key, captured_at, deadline_s, label, score, counts, encoding, shape, dtype))
-    return b"".join((_HEAD_BYTES.pack(len(head)), head, payload))
+    head = pack((stream, seq, key, captured_at, deadline_s, label, score, counts, encoding, shape, dtype))
+    return b"".join((_HEAD.pack(len(head), zlib.crc32(head)), head, payload))
 
 
-def from_spool(record: bytes, *, now_s: float) -> bytes:
-    """Return the body that travels at `now_s`; a record that a power cut has spoilt goes as it is, to be refused."""
+def from_spool(record: bytes, *, stream: str, seq: int, now_s: float) -> bytes:
+    """Return the body that travels at `now_s`.
+
+    A record that a power cut has spoilt travels without pixels, to be refused by the cloud: numbers have no gaps.
+    """
     try:
-        end = _HEAD_BYTES.size + _HEAD_BYTES.unpack_from(record)[0]
+        length, check = _HEAD.unpack_from(record)
+        end = _HEAD.size + length
+        if zlib.crc32(record[_HEAD.size : end]) != check:
+            raise ValueError("spoilt")  # noqa: TRY301 - one way out for all that can be wrong with it
         (
-            stream, seq, key, captured_at, deadline_s, label, score, (seen, easy, hard, failed), encoding, shape,
+            _, _, key, captured_at, deadline_s, label, score, (seen, easy, hard, failed), encoding, shape,
             dtype,
-        ) = msgpack.unpackb(record[_HEAD_BYTES.size : end])  # fmt: skip
-    except (ValueError, TypeError, struct.error, msgpack.UnpackException):
-        return record
+        ) = unpack(record[_HEAD.size : end])  # fmt: skip
+    except (ValueError, TypeError, RecursionError, struct.error):
+        return _without_pixels(stream, seq)
     payload = record[end:]
     return Sample(
         stream=stream, seq=seq, digest=digest_of(payload), key=key, captured_at=captured_at,
         remaining_ms=max(0, min(MAX_REMAINING_MS, int((deadline_s - now_s) * 1e3))),
         label=label, score=score, counts=Counts(seen=seen, easy=easy, hard=hard, failed=failed), encoding=encoding,
         payload=payload, shape=shape, dtype=dtype,
+    ).encode()  # fmt: skip
+
+
+def _without_pixels(stream: str, seq: int) -> bytes:
+    return Sample(
+        stream=stream, seq=seq, digest=digest_of(b""), key="", captured_at=0.0, remaining_ms=0, label="", score=0.0,
+        counts=Counts(seen=0, easy=0, hard=0, failed=0), encoding=JPEG, payload=b"",
     ).encode()  # fmt: skip

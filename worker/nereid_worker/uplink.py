@@ -15,6 +15,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from msgspec import structs
+
 from nereid_shared import topics
 from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, TemporaryError
 from nereid_shared.link import Link, LinkSettings, Message, Will
@@ -168,18 +170,25 @@ class Uplink:
 
     def _last_will(self) -> bytes:
         # No counts: by the time the broker publishes it they are old.
-        will = self._info(0).model_copy(
-            update={"status": "offline", "reason": "", "message": "", "ledger": None, "task_info": None}
-        )
+        will = structs.replace(self._info(0), status="offline", reason="", message="", ledger=None, task_info=None)
         return will.encode()
 
     def _attach(self, page: Page, spool: Spool) -> None:
-        oldest = spool.oldest_seq
-        self._sender = Sender(accepted=page.seq if oldest is None else oldest - 1)
         self._page, self._spool = page, spool
+        self._sender = Sender()
+        self._skip_lost(page, spool)
         # Where there is no connection the first publish finds out, and the next connection starts the sender again.
         self._sender.connected(time.monotonic())
         self._pump()
+
+    def _skip_lost(self, page: Page, spool: Spool) -> bool:
+        """Go on behind samples that were counted and are not in the spool: accepted before, or lost by a power cut.
+
+        The LC takes what the info then calls accepted, and it has not, for forgotten, and counts it as such.
+        """
+        # In this order: what is counted is in the spool before.
+        counted, oldest = page.committed_seq, spool.oldest_seq
+        return self._sender.on_accepted(counted if oldest is None else oldest - 1, time.monotonic())
 
     def _publish_info(self) -> None:
         if self._link is None or not self._link.connected:
@@ -203,7 +212,8 @@ class Uplink:
             seq, spooled = record
             generation = sender.published(seq, time.monotonic())
             try:
-                self._publish(link, from_spool(spooled, now_s=time.monotonic()), partial(self._on_ack, generation))
+                body = from_spool(spooled, stream=page.stream, seq=seq, now_s=time.monotonic())
+                self._publish(link, body, partial(self._on_ack, generation))
             except LinkDown:
                 sender.disconnected()
                 return
@@ -239,6 +249,9 @@ class Uplink:
             raise MessageInvalid(f"{message.topic}: sample {body.seq} is accepted, the last one was {page.seq}")
         if self._sender.on_accepted(body.seq, time.monotonic()):
             spool.release(body.seq)
+            if self._skip_lost(page, spool):
+                log.warning("hard samples are lost: the spool was damaged", extra={"up_to": self._sender.accepted})
+                self._publish_info()
             self._on_room()
             self._pump()
 

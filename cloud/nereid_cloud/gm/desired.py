@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec.structs import replace
+
 from nereid_shared.desired import digest_of
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
 from nereid_shared.messages import Desired, NodeState, Sync, TaskRow
@@ -343,15 +345,15 @@ def _in_parts(document: Desired, *, first: tuple[str, ...]) -> bytes:
 
     The node keeps what it got, asks for what it still lacks, and applies the document that completes the list.
     """
-    rows = {uid: row.model_copy(update={"spec": None, "refs": {}}) for uid, row in document.tasks.items()}
-    room = MAX_INLINE_BYTES - len(document.model_copy(update={"tasks": rows}).encode())
+    rows = {uid: replace(row, spec=None, refs={}) for uid, row in document.tasks.items()}
+    room = MAX_INLINE_BYTES - len(replace(document, tasks=rows).encode())
     for index, uid in enumerate(uid for uid in first if uid in rows):
         size = len(document.tasks[uid].encode())
         if index > 0 and size > room:  # one goes in any case: else it would never arrive
             break
         rows[uid] = document.tasks[uid]
         room -= size
-    return document.model_copy(update={"tasks": rows}).encode()
+    return replace(document, tasks=rows).encode()
 
 
 def _document(payload: bytes) -> Desired | None:

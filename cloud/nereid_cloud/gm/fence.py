@@ -9,12 +9,13 @@ import logging
 import secrets
 from typing import Final
 
+from nereid_shared import topics
 from nereid_shared.errors import LinkDown
 from nereid_shared.link import Link, Message
 
 logger = logging.getLogger(__name__)
 
-TOPIC: Final = "neptune/gm/fence"
+TOPIC: Final = topics.GM_FENCE.of()
 TIMEOUT_S: Final = 10.0
 
 

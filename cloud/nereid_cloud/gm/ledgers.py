@@ -4,6 +4,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from nereid_shared import histogram
 from nereid_shared.messages import Ledger
 
@@ -30,7 +32,7 @@ def total(ledgers: Iterable[Ledger]) -> Ledger:
         _add(dropped, ledger.dropped)
         for tier, buckets in ledger.latency.items():
             histogram.add(latency.setdefault(tier, {}), buckets)
-    return Ledger(**counts, failed=failed, dropped=dropped, latency=latency)
+    return replace(Ledger(failed=failed, dropped=dropped, latency=latency), **counts)
 
 
 def retired(ledger: Ledger) -> Ledger:
@@ -38,7 +40,7 @@ def retired(ledger: Ledger) -> Ledger:
     if not ledger.pending:
         return ledger
     dropped = {**ledger.dropped, "removed": ledger.dropped.get("removed", 0) + ledger.pending}
-    return ledger.model_copy(update={"pending": 0, "dropped": dropped})
+    return replace(ledger, pending=0, dropped=dropped)
 
 
 def metrics_of(ledger: Ledger) -> list[dict[str, str]]:

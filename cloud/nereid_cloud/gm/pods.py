@@ -12,6 +12,8 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from msgspec.structs import replace
+
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.names import HOSTNAME_LABEL, ROLE_LABEL, SERVICE_LABEL
 from nereid_cloud.gm.plan import EdgePlan
@@ -136,8 +138,8 @@ def cloud_task(service: JointInferenceService, *, big: Object, nodes: Iterable[s
         max_wait_s=worker.batching.max_wait_s,
     )
     # A new generation alone (an edge field changed) must not restart the cloud workers.
-    content = task.model_dump(mode="json", exclude={"hash", "generation"})
-    return task.model_copy(update={"hash": task_hash(content, {}), "generation": 0})
+    content = task.content(without={"hash", "generation"})
+    return replace(task, hash=task_hash(content, {}), generation=0)
 
 
 def deployment_name(service: JointInferenceService) -> str:

@@ -2,11 +2,13 @@
 import itertools
 import random
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from nereid_cloud.gm.desired import (
     ACK_TIMEOUT_S,
@@ -45,12 +47,10 @@ def publish(node: NodeDesired, now: float) -> Publish | None:
     return found[0] if found else None
 
 
-def state(document: Publish, *, digest: str | None = None, cluster: str = "c", **more: object) -> NodeState:
-    return NodeState.model_validate(
-        {
-            "boot": "b", "number": 1, "cluster": cluster, "epoch": document.epoch, "rev": document.rev,
-            "digest": digest_of(document.rows) if digest is None else digest, **more,
-        }
+def state(document: Publish, *, digest: str | None = None, cluster: str = "c", **more: Any) -> NodeState:
+    return NodeState(
+        boot="b", number=1, cluster=cluster, epoch=document.epoch, rev=document.rev,
+        digest=digest_of(document.rows) if digest is None else digest, **more,
     )  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_a_failed_publish_comes_again_with_a_new_revision_at_the_next_connection
 def test_a_lower_revision_is_lag_until_the_time_out_and_then_repaired_by_a_new_one() -> None:
     node = machine("x")
     first = published(node, 0.0)
-    behind = state(first).model_copy(update={"rev": 0})
+    behind = replace(state(first), rev=0)
     node.on_state(behind, 1.0)
     assert node.next_at() is None
     node.on_state(behind, ACK_TIMEOUT_S)
@@ -186,7 +186,7 @@ def test_a_digest_of_another_revision_is_not_compared() -> None:
 def test_a_revision_ahead_of_ours_asks_for_a_higher_epoch() -> None:
     node = machine("x")
     first = published(node, 0.0)
-    node.on_state(state(first).model_copy(update={"epoch": 9, "rev": 4}), 0.1)
+    node.on_state(replace(state(first), epoch=9, rev=4), 0.1)
     assert only(node.tick(0.1), RaiseEpoch) == [RaiseEpoch(above=9)]
     node.new_epoch(10)
     assert published(node, 0.2).rev == 1
@@ -195,14 +195,14 @@ def test_a_revision_ahead_of_ours_asks_for_a_higher_epoch() -> None:
 def test_an_insane_epoch_is_not_followed() -> None:
     node = machine("x")
     first = published(node, 0.0)
-    node.on_state(state(first).model_copy(update={"epoch": 2**60, "rev": 4}), 0.1)
+    node.on_state(replace(state(first), epoch=2**60, rev=4), 0.1)
     assert only(node.tick(0.1), RaiseEpoch) == []
 
 
 def test_another_clusters_state_is_never_ahead() -> None:
     node = machine("x")
     first = published(node, 0.0)
-    node.on_state(state(first, cluster="other").model_copy(update={"epoch": 99}), 0.1)
+    node.on_state(replace(state(first, cluster="other"), epoch=99), 0.1)
     assert only(node.tick(0.1), RaiseEpoch) == []
 
 
