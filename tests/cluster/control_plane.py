@@ -21,13 +21,13 @@ class ApiServer:
     """A real API server, with its administrator's credentials.
 
     Attributes:
-        kubectl: arguments that begin a kubectl command on it; () where there is none.
+        kubectl: arguments that begin a kubectl command on it.
     """
 
     kubeconfig: Path
     url: str
     token: str
-    kubectl: tuple[str, ...] = ()
+    kubectl: tuple[str, ...]
 
 
 class ControlPlane:

@@ -2,22 +2,21 @@
 """The fixture `api_server`: a real Kubernetes API server with Nereid's CRDs, or a skip that says what to install."""
 
 import os
-import time
+import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.cluster import building
 from tests.cluster.control_plane import ApiServer, ControlPlane
+from tests.cluster.kubectl import Kubectl
 
-from nereid_cloud.cluster.kinds import CUSTOM_RESOURCE_DEFINITION
-from nereid_cloud.cluster.port import Cluster, Ref
+from nereid_cloud import data
 
 VARIABLE = "NEREID_TEST_KUBECONFIG"
-
-_ESTABLISHED_S = 20.0
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -54,31 +53,34 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         control_plane.stop()
 
 
+@pytest.fixture
+def kubectl(api_server: ApiServer) -> Iterator[Kubectl]:
+    """A kubectl whose namespace is the test's own, and goes with it."""
+    tool = Kubectl(api_server.kubectl, namespace=f"test-{secrets.token_hex(4)}")
+    tool("create", "namespace", tool.namespace)
+    yield tool
+    tool("delete", "namespace", tool.namespace, "--wait=false")
+
+
 def _of_kubeconfig(path: Path) -> ApiServer:
     config = yaml.safe_load(path.read_text())
     context = next(one["context"] for one in config["contexts"] if one["name"] == config["current-context"])
     cluster = next(one["cluster"] for one in config["clusters"] if one["name"] == context["cluster"])
     user = next(one["user"] for one in config["users"] if one["name"] == context["user"])
-    return ApiServer(kubeconfig=path, url=cluster["server"], token=user.get("token", ""))
+    return ApiServer(kubeconfig=path, url=cluster["server"], token=user.get("token", ""), kubectl=_kubectl_of(path))
+
+
+def _kubectl_of(path: Path) -> tuple[str, ...]:
+    installed = shutil.which("kubectl")
+    if installed:
+        return (installed, f"--kubeconfig={path}")
+    program = building.binary()
+    if program is None:
+        pytest.skip("no kubectl: install it (https://kubernetes.io/docs/tasks/tools), or Go 1.24 or later")
+    return (str(program), "kubectl", f"--kubeconfig={path}")
 
 
 def _apply_crds(server: ApiServer) -> None:
-    # The client takes a second to import, which tests without a cluster do without.
-    from nereid_cloud import crds  # noqa: PLC0415
-    from nereid_cloud.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415
-
-    with closing(KubernetesCluster(kubeconfig=server.kubeconfig)) as cluster:
-        for crd in crds.load():
-            cluster.apply(crd, manager="tests")
-        for crd in crds.load():
-            _await_established(cluster, Ref(kind=CUSTOM_RESOURCE_DEFINITION, name=crd["metadata"]["name"]))
-
-
-def _await_established(cluster: Cluster, ref: Ref) -> None:
-    deadline = time.monotonic() + _ESTABLISHED_S
-    while not any(
-        condition["type"] == "Established" and condition["status"] == "True"
-        for condition in cluster.get(ref).get("status", {}).get("conditions") or ()
-    ):
-        assert time.monotonic() < deadline, f"{ref.name} was not established"
-        time.sleep(0.05)
+    tool = Kubectl(server.kubectl, namespace="default")
+    tool("apply", "--server-side", "--force-conflicts", "-f", str(data.path("crds")))
+    tool("wait", "--for=condition=Established", "--timeout=30s", "-f", str(data.path("crds")))

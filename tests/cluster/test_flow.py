@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped sample on a real API server, from `kubectl apply` to nothing left."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cluster.control_plane import ApiServer
+from tests.cluster.kubectl import Kubectl
+from tests.cluster.system import CLOUD, EDGE, System, sample
+from tests.flow import processes
+from tests.flow.patience import until
+
+from nereid_shared.link import Link, LinkSettings, Message
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(180)]
+
+PICTURES = 150
+_READY = "--for=condition=Ready"
+
+
+@pytest.fixture
+def system(api_server: ApiServer, kubectl: Kubectl, tmp_path: Path) -> Iterator[System]:
+    with System(api_server.kubeconfig, namespace=kubectl.namespace, folder=tmp_path) as running:
+        for node in (CLOUD, EDGE):
+            kubectl("wait", "--for=create", f"node/{node}", "--timeout=30s")
+            kubectl("wait", _READY, f"node/{node}", "--timeout=30s")
+        yield running
+    kubectl("delete", "node", CLOUD, EDGE)
+    processes.assert_none_left(running.state)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> str:
+    """The sample's file, with paths that exist here."""
+    file = tmp_path / "digits.yaml"
+    file.write_text(sample(tmp_path / "digits", pictures=PICTURES))
+    return str(file)
+
+
+def metrics(kubectl: Kubectl) -> dict[str, str]:
+    status = kubectl.json("jis", "digits").get("status") or {}
+    return {metric["key"]: metric["value"] for metric in status.get("metrics") or ()}
+
+
+def count(kubectl: Kubectl, key: str) -> int:
+    return int(metrics(kubectl).get(key, "0"))
+
+
+def answers(system: System) -> list[dict[str, Any]]:
+    files = system.state.glob("nodes/*/var/lib/nereid/workers/*/answers.jsonl")
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+async def retained(url: str) -> dict[str, bytes]:
+    """Return what a broker keeps: all of it comes before what is sent after subscribing."""
+    kept: dict[str, bytes] = {}
+    end = asyncio.Event()
+
+    def take(message: Message) -> None:
+        if message.topic == "test/end":
+            end.set()
+        elif message.retain and message.payload:
+            kept[message.topic] = message.payload
+
+    async with Link(LinkSettings.from_url(url, client_id="test-eyes"), subscriptions={"#": take}) as link:
+        await link.wait_connected()
+        await link.publish("test/end", b"")
+        async with asyncio.timeout(10):
+            await end.wait()
+    return kept
+
+
+def test_the_sample_is_applied_answered_counted_and_deleted(system: System, kubectl: Kubectl, manifest: str) -> None:
+    kubectl("apply", "-f", manifest)
+    kubectl("wait", _READY, "jis/digits", "dataset/digits-edge-0", "--timeout=60s", timeout_s=90)
+    until(lambda: count(kubectl, "seen") == PICTURES, "all pictures to be seen")
+    until(lambda: count(kubectl, "pending") == 0 and count(kubectl, "answered") > 0, "the cloud's answers")
+
+    told = {key: int(value) for key, value in metrics(kubectl).items() if value.isdigit()}
+    written = answers(system)
+    by_edge = [answer for answer in written if answer["event"] == "edge"]
+    by_cloud = [answer for answer in written if answer["event"] in {"answer", "correction"}]
+    assert told["easy"] + told["hard"] == told["seen"] == PICTURES
+    assert told["hard"] == told["answered"] > 0
+    assert len({answer["key"] for answer in by_edge}) == PICTURES
+    assert len({answer["key"] for answer in by_cloud if answer["tier"] == "cloud"}) == told["answered"]
+
+    headings, (name, *columns) = kubectl.table("jis")
+    assert (headings[0], name) == ("NAME", "digits")
+    assert "Running" in columns
+    assert str(PICTURES) in kubectl("get", "dataset")
+    assert "Running" in kubectl("events", "--for=jis/digits")
+    pods = kubectl.json("pods")["items"]
+    assert {pod["spec"]["nodeName"] for pod in pods} == {CLOUD, EDGE}
+
+    kubectl("delete", "-f", manifest, "--timeout=60s", timeout_s=90)
+    until(lambda: not kubectl.json("pods,deployments,replicasets")["items"], "the Pods to be gone")
+    in_cloud, at_edge = asyncio.run(retained(system.cloud_broker.url)), asyncio.run(retained(system.edge_broker.url))
+    left = {topic for topic in (*in_cloud, *at_edge) if "/services/" in topic or "/workers/" in topic}
+    assert left == set()
+    assert json.loads(in_cloud[f"neptune/nodes/{EDGE}/downstream/desired"])["tasks"] == {}
