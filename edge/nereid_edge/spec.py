@@ -12,8 +12,8 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from nereid_edge.datasets import DatasetSource
-from nereid_edge.outbox import Policy
-from nereid_edge.relay import ServiceSettings
+from nereid_edge.rows import Policy
+from nereid_edge.service import ServiceSettings
 from nereid_shared.errors import MessageInvalid, PermanentError
 from nereid_shared.messages import DatasetRef, ModelRef, RuleRef, Task, TaskRow, canonical_json
 from nereid_shared.quantities import duration_s, size_bytes

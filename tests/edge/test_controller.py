@@ -10,7 +10,6 @@ from pathlib import Path
 import msgpack
 import pytest
 from msgspec.structs import replace
-from msgspec.structs import replace
 from tests.edge.peers import NODE, TIMEOUT_S, CloudPeer, EdgePeer, GmPeer, Lab, answered_by_the_ledger
 from tests.edge.rows import CLUSTER, SERVICE_ID, SERVICE_UID, WORKER, document, row, service_row
 

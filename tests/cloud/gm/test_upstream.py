@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 
-import json
-
 import pytest
 
 from nereid_cloud.gm.downstream import Callbacks, Downstream
