@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 VERSION = version("nereid-ai")
 COALESCE_S = 0.2
 ACCEPTANCE_LOOK_S = 2.0
+# A broker that only restarts is back within this time: no service is called offline for it.
+EDGE_GRACE_S = 1.0
 GOODBYE_TIMEOUT_S = 2.0
 _INTERVAL_JITTER = 0.1
 
@@ -89,6 +91,7 @@ class LocalController:
                         group.create_task(self._speak(), name="state"),
                         group.create_task(self._report(), name="status"),
                         group.create_task(self._follow_cloud(), name="cloud connection"),
+                        group.create_task(self._follow_edge(), name="edge connection"),
                         group.create_task(self._look_for_acceptance(), name="acceptance"),
                         group.create_task(self._tasks.run(), name="tasks"),
                         group.create_task(self._relay.run(), name="outbox"),
@@ -158,6 +161,17 @@ class LocalController:
             await self._cloud.wait_disconnected()
             self._machine.disconnected()
             self._relay.cloud_disconnected()
+
+    async def _follow_edge(self) -> None:
+        seen, broker = 0, self._settings.edge
+        while True:
+            try:
+                async with asyncio.timeout(EDGE_GRACE_S):
+                    seen = await self._edge.wait_connected(after=seen)
+            except TimeoutError:
+                self._tasks.edge_lost(f"the node's broker at {broker.host}:{broker.port} is not reachable")
+                seen = await self._edge.wait_connected(after=seen)
+            await self._edge.wait_disconnected()
 
     async def _say_goodbye(self) -> None:
         try:

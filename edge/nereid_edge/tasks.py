@@ -69,6 +69,7 @@ class Tasks:
         self._published: dict[str, bytes] = {}
         self._wake = asyncio.Event()
         self._edge: Link | None = None
+        self._edge_problem = ""
         self._known = False
         self._told: dict[str, tuple[str, str]] = {}
         loop = asyncio.get_running_loop()
@@ -111,6 +112,16 @@ class Tasks:
         """Publish everything again: a broker may have lost it, or hold what is no longer desired."""
         self._published.clear()
         self._wake.set()
+        self._edge_is("")
+
+    def edge_lost(self, problem: str) -> None:
+        """Say of every service that its edge broker is down, whatever its worker said before."""
+        self._edge_is(problem)
+
+    def _edge_is(self, problem: str) -> None:
+        if problem != self._edge_problem:
+            self._edge_problem = problem
+            self._on_change()
 
     async def run(self) -> None:
         """Publish what is wanted of the edge broker, again until it has it."""
@@ -219,6 +230,8 @@ class Tasks:
             return "failed", one.problem.reason, str(one.problem)
         if one.source is not None:
             return _dataset_condition(one.count)
+        if self._edge_problem:
+            return "offline", "EdgeBrokerDown", self._edge_problem
         view = self._workers.get(one.worker)
         if view is None or view.info is None:
             return "starting", "WorkerNotSeen", f"worker {one.worker} has not been heard of"

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, closing
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import msgpack
@@ -215,6 +216,31 @@ async def test_a_workers_word_becomes_the_services_status(lab: Lab, gm: GmPeer, 
         assert (gm.ledger(SERVICE_UID).seen, gm.ledger(SERVICE_UID).skipped) == (11, 2)
 
 
+async def test_only_what_changed_is_reported(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:
+    stored(lab, document({**SERVICE, "other": row("frames")}))
+    async with lab.controller(status_interval_s=0.02):
+        await worker.until(lambda: worker.tasks)
+        await worker.say("running")
+        await gm.until(lambda: gm.status(SERVICE_UID).status == "running" and gm.status("other").status == "failed")
+        gm.statuses.clear()
+        for easy in range(1, 11):
+            worker.easy = easy
+            await worker.say("running")
+            await gm.until(partial(_easy_is, gm, easy))
+    assert {status.uid for status in gm.statuses} == {SERVICE_UID}
+    assert len(gm.statuses) == 10
+    times = [status.update_time or "" for status in gm.statuses]
+    assert all(before < after for before, after in pairwise(times))
+
+
+async def test_an_unchanged_status_is_repeated_at_the_heartbeat(lab: Lab, gm: GmPeer) -> None:
+    stored(lab, document(SERVICE))
+    async with lab.controller(status_interval_s=0.02, heartbeat_s=0.1):
+        await gm.until(lambda: len(gm.statuses) >= 3)
+    assert len({status.update_time for status in gm.statuses}) == 1
+    assert gm.statuses[-1].update_time
+
+
 async def test_a_worker_that_dies_is_noticed_and_comes_back(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:
     stored(lab, document(SERVICE))
     async with lab.controller():
@@ -227,6 +253,20 @@ async def test_a_worker_that_dies_is_noticed_and_comes_back(lab: Lab, gm: GmPeer
         await worker.link.wait_connected(after=1)
         await worker.say("running")
         await gm.until(lambda: gm.status(SERVICE_UID).status == "running")
+
+
+async def test_an_edge_broker_that_is_down_is_told_of_its_services(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:
+    stored(lab, document(SERVICE))
+    async with lab.controller():
+        await worker.until(lambda: worker.tasks)
+        await worker.say("running")
+        await gm.until(lambda: gm.status(SERVICE_UID).status == "running")
+        lab.edge.kill()
+        await gm.until(lambda: gm.status(SERVICE_UID).reason == "EdgeBrokerDown")
+        assert gm.status(SERVICE_UID).status == "offline"
+        assert str(lab.edge.port) in gm.status(SERVICE_UID).message
+        lab.edge.start()
+        await gm.until(lambda: gm.status(SERVICE_UID).reason != "EdgeBrokerDown")
 
 
 async def test_a_worker_with_an_older_task_is_not_running_the_new_one(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:
