@@ -14,13 +14,16 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import version
 
+from msgspec.structs import replace
+
 from nereid_edge.desired import DesiredState, Due, Judgement, Verdict
 from nereid_edge.desired_store import DesiredStore
 from nereid_edge.folder import StateFolder
 from nereid_edge.relay import Relay
+from nereid_edge.reports import Reports
 from nereid_edge.settings import Settings
 from nereid_edge.store import OutboxStore
-from nereid_edge.tasks import Tasks
+from nereid_edge.tasks import Tasks, utc
 from nereid_shared import topics
 from nereid_shared.errors import MessageInvalid, MessageTooLarge, NereidError, TemporaryError, UserError
 from nereid_shared.link import Link, Message
@@ -64,6 +67,7 @@ class LocalController:
             heartbeat_s=settings.heartbeat_s,
             accepted_clusters=settings.accepted_clusters,
         )
+        self._reports = Reports(heartbeat_s=settings.heartbeat_s)
         self._stop = asyncio.Event()
         self._poked = asyncio.Event()
         self._report_now = asyncio.Event()
@@ -146,7 +150,7 @@ class LocalController:
         await link.publish(topics.NODE_ALIVE.of(node=self._node), self._alive("online", link.connections), retain=True)
         self._machine.connected(time.monotonic())
         await self._publish(self._machine.due(time.monotonic()))
-        self._publish_statuses()
+        self._repeat_statuses()
         self._relay.cloud_connected()
         self._poked.set()
 
@@ -274,7 +278,7 @@ class LocalController:
             )  # fmt: skip
             await self._cloud.publish(topics.SYNC.of(node=self._node), body.encode())
         if due.statuses:
-            self._publish_statuses()
+            self._repeat_statuses()
 
     def _state(self, *, full: bool) -> bytes:
         machine, applied = self._machine, self._machine.applied
@@ -285,7 +289,7 @@ class LocalController:
         ).encode()  # fmt: skip
 
     async def _report(self) -> None:
-        """Publish the statuses on change, and in their rhythm."""
+        """Publish the statuses that changed: what a user waits for at once, counts in their rhythm."""
         while True:
             spread = self._settings.status_interval_s * _INTERVAL_JITTER
             with contextlib.suppress(TimeoutError):
@@ -296,10 +300,24 @@ class LocalController:
             if self._cloud.connected:
                 self._publish_statuses()
 
+    def _repeat_statuses(self) -> None:
+        self._reports.repeat()
+        self._publish_statuses()
+
     def _publish_statuses(self) -> None:
-        for uid, status in self._tasks.statuses(boot=self._boot, number=lambda: next(self._numbers)):
+        now, at = time.monotonic(), time.time()
+        statuses = self._tasks.statuses()
+        self._reports.keep(statuses)
+        for uid, status in statuses.items():
+            if not self._reports.is_due(status, now=now, at=at):
+                continue
+            body = replace(
+                status, boot=self._boot, number=next(self._numbers),
+                update_time=status.update_time or utc(self._reports.changed_at(uid)),
+            ).encode()  # fmt: skip
             try:
-                self._cloud.publish_nowait(self._tasks.status_topic(uid, node=self._node), status.encode())
+                self._cloud.publish_nowait(self._tasks.status_topic(uid, node=self._node), body)
             except NereidError as error:
                 _log.debug("status not published", extra={"problem": str(error)})
                 return
+            self._reports.sent(uid, now=now)

@@ -21,8 +21,8 @@ class Settings:
         node: the Kubernetes node's name.
         state: folder for the desired state and the outbox; it belongs to this node alone.
         cloud, edge: the two brokers.
-        status_interval_s: rhythm in which each task's counts go to the GlobalManager; changes go at once.
-        heartbeat_s: rhythm of `state` without change.
+        status_interval_s: rhythm in which counts that changed go to the GlobalManager; other changes go at once.
+        heartbeat_s: rhythm of `state`, and of each task's status, without change.
         accepted_clusters: clusters whose documents may prune what another cluster's left.
         json_logs: one JSON object a line instead of text.
     """
@@ -74,8 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state", required=True, type=Path, help="folder for the desired state and the outbox")
     parser.add_argument("--cloud-broker", required=True, metavar="URL", help="mqtt://host:port or mqtts://host:port")
     parser.add_argument("--edge-broker", default="mqtt://127.0.0.1:1883", metavar="URL", help="this node's own broker")
-    parser.add_argument("--status-interval", default="10s", metavar="DURATION", help="rhythm of counts (10s)")
-    parser.add_argument("--heartbeat", default="30s", metavar="DURATION", help="rhythm of the node's state (30s)")
+    parser.add_argument(
+        "--status-interval", default="10s", metavar="DURATION", help="rhythm of counts that change (10s)"
+    )
+    parser.add_argument("--heartbeat", default="30s", metavar="DURATION", help="rhythm of what does not change (30s)")
     parser.add_argument(
         "--keepalive", default="20s", metavar="DURATION", help="silence after which a broker is asked for a sign (20s)"
     )

@@ -179,13 +179,9 @@ class Tasks:
             states[uid] = TaskState(generation=one.row.generation, condition=condition, reason=reason, message=message)
         return states
 
-    def statuses(self, *, boot: str, number: Callable[[], int]) -> list[tuple[str, TaskStatus]]:
-        """Return each task's status with its topic levels' namespace, plural and name."""
-        return [
-            (uid, self._status(uid, one, boot=boot, number=number()))
-            for uid, one in self._tasks.items()
-            if one.row.kind in spec.PLURALS
-        ]
+    def statuses(self) -> dict[str, TaskStatus]:
+        """Return each task's status by uid, without the sender's boot and number."""
+        return {uid: self._status(uid, one) for uid, one in self._tasks.items() if one.row.kind in spec.PLURALS}
 
     def status_topic(self, uid: str, *, node: str) -> str:
         """Return the topic of a task's status."""
@@ -246,21 +242,21 @@ class Tasks:
             return "running", "AnswersPending", "all samples are taken; answers of the cloud are still to come"
         return info.status, info.reason, info.message
 
-    def _status(self, uid: str, one: _Running, *, boot: str, number: int) -> TaskStatus:
+    def _status(self, uid: str, one: _Running) -> TaskStatus:
         status, reason, message = self._condition(one)
         row = one.row
         if one.source is not None:
             count = one.count or DatasetCount()
             return TaskStatus(
-                phase="dataset", status=status, boot=boot, number=number, uid=uid, generation=row.generation,
-                number_of_samples=count.samples, update_time=_utc(count.changed_at) if count.changed_at else None,
+                phase="dataset", status=status, uid=uid, generation=row.generation,
+                number_of_samples=count.samples, update_time=utc(count.changed_at) if count.changed_at else None,
                 reason=reason, message=message,
             )  # fmt: skip
         view = self._workers.get(one.worker)
         info = view.info if view else None
         ledger = self._relay.ledger(one.service)
         return TaskStatus(
-            phase="inference", status=status, boot=boot, number=number, uid=uid, generation=row.generation,
+            phase="inference", status=status, uid=uid, generation=row.generation,
             output=Output(models=_models(one, info), task_info=_task_info(ledger, info)), worker=one.worker,
             ledger=ledger, reason=reason, message=message,
         )  # fmt: skip
@@ -313,12 +309,13 @@ def _task_info(ledger: Ledger, info: WorkerInfo | None) -> TaskInfo:
         hard_example_number=ledger.hard,
         upload_cloud_ratio=round(ledger.answered / inferences, 6) if inferences else 0.0,
         start_time=said.start_time if said else None,
-        current_time=_utc(time.time()),
+        current_time=utc(time.time()),
         update_time=said.update_time if said else None,
     )
 
 
-def _utc(seconds: float) -> str:
+def utc(seconds: float) -> str:
+    """Return a time since the epoch in RFC 3339."""
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03d}Z"
 
 
