@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a caller gets for one sample."""
+"""What a caller gets for one sample.
 
-from dataclasses import asdict, dataclass
+msgspec Structs, as they are made for each sample: a frozen dataclass of this size takes ten times as long.
+"""
+
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 Tier = Literal["edge", "cloud"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opinion:
+class Opinion(Struct, frozen=True, kw_only=True, gc=False):
     """What one model said of a sample.
 
     Attributes:
@@ -22,8 +26,7 @@ class Opinion:
     model: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True, gc=False):
     """The one answer to one sample, or a correction of it.
 
     Attributes:
@@ -64,7 +67,7 @@ class Answer:
         """Return the answer as one object for a log of answers."""
         body = asdict(self)
         edge, cloud = body.pop("edge"), body.pop("cloud")
-        body["edge_label"] = edge["label"] if edge else None
-        body["cloud_label"] = cloud["label"] if cloud else None
+        body["edge_label"] = edge.label if edge else None
+        body["cloud_label"] = cloud.label if cloud else None
         body["latency_ms"] = round(body.pop("latency_s") * 1e3, 3)
         return body

@@ -4,12 +4,13 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+from math import exp, isfinite
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+from msgspec import Struct
 
 from nereid_shared.card import Card, card_path, model_path
 from nereid_shared.errors import BadSample, ModelInvalid
@@ -19,21 +20,25 @@ from nereid_worker.preprocess import Frame, Preprocessor
 from nereid_worker.rules import SLACK
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
+class Prediction(Struct, frozen=True, kw_only=True):
     """The model's answer to one picture.
 
     Attributes:
         label: the most likely class by name; "" where its score is below the card's `minScore`.
         index: the most likely class in the order of the labels.
         score: its probability, 0..1.
-        probabilities: float32, one per label.
+        values: the probabilities, one per label, as plain floats.
     """
 
     label: str
     index: int
     score: float
-    probabilities: np.ndarray
+    values: list[float]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The probabilities as an array: float32 (labels,)."""
+        return np.array(self.values, np.float32)
 
 
 class Classifier:
@@ -152,18 +157,20 @@ class Classifier:
     def _answer(self, raw: np.ndarray) -> Prediction:
         # Plain floats: for the few classes of a classifier, fifteen calls into numpy cost more than all the arithmetic.
         values: list[float] = raw.ravel().tolist()
-        if not math.isfinite(sum(values)):
+        if not isfinite(sum(values)):
             raise BadSample("the model's scores are not finite", reason="malformed-scores")
+        most = max(values)
+        index = values.index(most)
         if self._softmax:
-            values = _softmax(values)
-        least, most = min(values), max(values)
-        if least < -SLACK or most > 1 + SLACK:
-            raise BadSample(f"the model's probabilities run from {least} to {most}", reason="malformed-scores")
-        index, probabilities = values.index(most), np.array(values, np.float32)
+            powers = [exp(value - most) for value in values]
+            total = sum(powers)
+            values, most = [power / total for power in powers], 1.0 / total
+        elif most > 1 + SLACK or min(values) < -SLACK:
+            raise BadSample(f"the model's probabilities run from {min(values)} to {most}", reason="malformed-scores")
         label = self.labels[index]
-        if self._min_score and shortest(probabilities[index : index + 1])[0] < self._min_score:
+        if self._min_score and shortest(np.array([most], np.float32))[0] < self._min_score:
             label = ""
-        return Prediction(label=label, index=index, score=min(most, 1.0), probabilities=probabilities)
+        return Prediction(label=label, index=index, score=min(most, 1.0), values=values)
 
     def _check_digest(self, expected: str, where: str) -> None:
         if expected and expected != self.digest:
@@ -187,10 +194,3 @@ class Classifier:
 
     def _mismatch(self, why: str) -> ModelInvalid:
         return ModelInvalid(f"{card_path(self.path)}: {why}", reason="CardMismatch")
-
-
-def _softmax(logits: list[float]) -> list[float]:
-    top = max(logits)
-    powers = [math.exp(x - top) for x in logits]
-    total = sum(powers)
-    return [x / total for x in powers]

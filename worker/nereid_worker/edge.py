@@ -14,8 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.structs import replace
 
 from nereid_shared import topics
 from nereid_shared.errors import BadSample
@@ -299,7 +300,7 @@ class JointInference:
             if type(item.data) is not bytes and not is_frame(item.data):
                 raise BadSample("neither encoded bytes nor a uint8 array (height, width[, 3])", reason="undecodable")
             prediction = self.classifier.predict(item.data)
-            verdict = self.rule.decide(prediction.probabilities, item.index)
+            verdict = self.rule.judge(prediction.values, item.index)
         except BadSample as error:
             log.warning("sample failed", extra={"key": item.key, "reason": error.reason, "problem": str(error)})
             return Answer(

@@ -17,9 +17,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
+from msgspec import Struct
 
 from nereid_shared.errors import BadSample, UserError
 from nereid_worker.decimals import parse_decimal, shortest
@@ -35,8 +36,7 @@ _PLACES: Final = Decimal("1e-15")
 _ZERO, _ONE, _HALF = Decimal(0), Decimal(1), Decimal("0.5")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(Struct, frozen=True, kw_only=True, gc=False):
     """What a rule says of one sample.
 
     Attributes:
@@ -110,13 +110,23 @@ class Rule(ABC):
         for x in p:
             if not -SLACK <= x <= 1 + SLACK:  # NaN fails every comparison
                 raise BadSample(f"probability {x} is not within 0..1", reason="malformed-scores")
+        return self.judge(p, index, width=probabilities.dtype.type)
+
+    def judge(self, p: Sequence[float], index: int, *, width: type[np.floating[Any]] = np.float32) -> Verdict:
+        """Return the verdict over probabilities that were checked already.
+
+        Args:
+            p: one per class.
+            index: as in `decide`.
+            width: the float type in which a probability is written where decimals have to decide.
+        """
         score = self.confidence(p, index)
         if self._share is not None:
             return self._within_budget(score)
         if abs(score - self._threshold) > _CLOSE:
             is_hard = score < self._threshold
         else:
-            is_hard = self._compare(self.exact_confidence(shortest(probabilities), index))
+            is_hard = self._compare(self.exact_confidence(shortest(np.array(p, width)), index))
         return Verdict(is_hard=is_hard, score=score, reason=self._reasons[is_hard])
 
     @property

@@ -10,9 +10,10 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from nereid_shared.errors import UserError
 
@@ -20,8 +21,7 @@ IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 MAX_FILE_BYTES = 12 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Frame:
+class Frame(Struct, frozen=True, kw_only=True):
     """One sample as it was captured.
 
     Attributes:
