@@ -51,10 +51,13 @@ def complaint(error: msgspec.DecodeError, kind: type[msgspec.Struct]) -> str:
 
 def _choices(kind: Any, steps: list[str]) -> tuple[Any, ...]:
     """Return the values of the Literal at the end of the way through a struct."""
-    for step in steps:
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-            kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == step)
-        else:
-            kind = get_args(kind)[-1]  # the items of a list, the values of a map
-        kind = next((one for one in get_args(kind) if isinstance(one, type) and issubclass(one, msgspec.Struct)), kind)
-    return get_args(kind) if get_origin(kind) is Literal else ()
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return parts
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        parts = tuple(one.type for one in msgspec.structs.fields(kind) if [one.encode_name] == steps[:1])
+        steps = steps[1:]
+    elif origin in {list, dict}:
+        parts, steps = parts[-1:], steps[1:]
+    # Otherwise it is Annotated, or something or None: one of its parts goes on.
+    return next(filter(None, (_choices(one, steps) for one in parts)), ())

@@ -47,6 +47,8 @@ def test_the_outboxs_bounds_are_read_with_their_units() -> None:
         (service_row(dataset={"name": "absent"}), "DatasetNotFound", "absent"),
         (service_row(deadline="soon"), "SpecInvalid", "spec.edgeWorker.deadline"),
         (service_row(workerSpec=None), "SpecInvalid", "spec.edgeWorker.workerSpec is missing"),
+        (service_row(hardExampleAlgorithm={"name": "Margin", "budget": 0.2}), "SpecInvalid", "^rule.budget: "),
+        (service_row(workerSpec={"scriptDir": 7}), "SpecInvalid", "^scriptDir: "),
         (service_row(hardExampleAlgorithm={"parameters": [{}]}), "SpecInvalid", "hardExampleAlgorithm"),
         (row(kind="JointInferenceService", spec={}), "SpecInvalid", "spec.edgeWorker is missing"),
     ],

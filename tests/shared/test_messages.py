@@ -3,19 +3,33 @@
 
 import inspect
 import json
+import re
 import types
 import typing
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import fields
+from pydantic.alias_generators import to_camel
 
 from nereid_shared import messages
 from nereid_shared.desired import digest_of, task_hash
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
-from nereid_shared.messages import Desired, Ledger, Message, NodeAlive, TaskRow, WorkerInfo, canonical_json
+from nereid_shared.messages import (
+    Desired,
+    Ledger,
+    Message,
+    ModelRef,
+    NodeAlive,
+    RuleRef,
+    Task,
+    TaskInfo,
+    TaskRow,
+    WorkerInfo,
+    canonical_json,
+)
 
 MAX_BYTES = 1_000_000
 KINDS = [
@@ -91,15 +105,44 @@ def test_unknown_fields_and_minor_versions_are_understood() -> None:
     assert message.schema_ == "1.7"
 
 
-@pytest.mark.parametrize("schema", ["2.0", "0.9", "", None, 2, "10.0"])
+@pytest.mark.parametrize("schema", ["2.0", "0.9", "", None, 2, "10.0", "1\n"])
 def test_another_major_version_is_refused_by_name(schema: object) -> None:
-    with pytest.raises(MessageInvalid, match="schema"):
+    with pytest.raises(MessageInvalid, match=re.escape(f"schema: {schema!r} is not understood; this side speaks 1.0")):
         NodeAlive.decode(alive(schema=schema), max_bytes=MAX_BYTES)
+
+
+def test_of_a_foreign_version_no_other_field_is_complained_of() -> None:
+    with pytest.raises(MessageInvalid, match=r"schema: '2.0' is not understood"):
+        NodeAlive.decode(b'{"status": {"new": "shape"}, "schema": "2.0"}', max_bytes=MAX_BYTES)
+
+
+def test_the_version_of_a_part_counts_too() -> None:
+    body = json.loads(Desired(cluster="c", epoch=1, rev=1, digest="", tasks={"u": row()}).encode())
+    body["tasks"]["u"]["schema"] = "2.0"
+    with pytest.raises(MessageInvalid, match=r"tasks\.\*\.schema"):
+        Desired.decode(json.dumps(body).encode(), max_bytes=MAX_BYTES)
 
 
 def test_an_invalid_field_is_named_with_its_topic() -> None:
     with pytest.raises(MessageInvalid, match=r"neptune/x: connection: "):
         NodeAlive.decode(alive(connection="many"), max_bytes=MAX_BYTES, topic="neptune/x")
+
+
+@pytest.mark.parametrize("count", [-1, 2**53 + 1, 1.5, True, "1", None])
+def test_a_count_is_a_whole_number_that_json_and_sqlite_hold(count: object) -> None:
+    assert NodeAlive.decode(alive(connection=2**53), max_bytes=MAX_BYTES).connection == 2**53
+    with pytest.raises(MessageInvalid, match="connection: "):
+        NodeAlive.decode(alive(connection=count), max_bytes=MAX_BYTES)
+
+
+def test_a_word_outside_its_list_is_refused_with_the_list() -> None:
+    with pytest.raises(MessageInvalid, match="status: should be 'online' or 'offline', not 'away'"):
+        NodeAlive.decode(alive(status="away"), max_bytes=MAX_BYTES)
+
+
+def test_a_whole_number_is_a_number() -> None:
+    read = TaskInfo.decode(b'{"uploadCloudRatio": 1}', max_bytes=MAX_BYTES).upload_cloud_ratio
+    assert (read, type(read)) == (1.0, float)
 
 
 def test_a_body_above_the_bound_is_not_parsed() -> None:
@@ -113,6 +156,55 @@ def test_numbers_that_json_does_not_know_are_refused(number: bytes) -> None:
     with pytest.raises(MessageInvalid):
         TaskRow.decode(row, max_bytes=MAX_BYTES)
     assert TaskRow.decode(row.replace(number, b'"%s"' % number), max_bytes=MAX_BYTES).spec == {"a": number.decode()}
+
+
+@pytest.mark.parametrize(
+    "value", [b"[" * 100_000, b"[" * 5_000 + b"]" * 5_000, b'"\\ud800"', b'"\xff"', b'"\xff", "schema": "\xff"']
+)
+def test_what_python_cannot_read_is_an_invalid_message(value: bytes) -> None:
+    for field in (b"spec", b"unknown"):
+        with pytest.raises(MessageInvalid):
+            TaskRow.decode(b'{"kind": 1, "%s": {"a": %s}}' % (field, value), max_bytes=MAX_BYTES)
+        with pytest.raises(MessageInvalid):
+            TaskRow.decode(b'{"%s": {"a": %s}}' % (field, value), max_bytes=MAX_BYTES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_on_the_wire_are_camel_case_as_the_resources_are(kind: type[Message]) -> None:
+    assert [one.encode_name for one in fields(kind)] == ["schema", *(to_camel(one.name) for one in fields(kind)[1:])]
+
+
+def test_none_is_left_out_but_not_of_what_others_wrote() -> None:
+    rows = {"u": row(), "v": row(spec={"a": None, "b": [None, {"c": None}]})}
+    body = Desired(cluster="c", epoch=1, rev=2, digest="d", tasks=rows).encode()
+    head = b'{"schema":"1.0","kind":"K","namespace":"n","name":"x","generation":1,"hash":"h"'
+    assert body == (
+        b'{"schema":"1.0","cluster":"c","epoch":1,"rev":2,"digest":"d","tasks":{"u":%s,"refs":{}},'
+        b'"v":%s,"spec":{"a":null,"b":[null,{"c":null}]},"refs":{}}}}' % (head, head)
+    )
+
+
+def task(**more: Any) -> Task:
+    known = {"uid": "u", "service": "s", "role": "edge", "namespace": "n", "name": "x", "generation": 1, "hash": ""}
+    return Task(**{**known, "model": ModelRef(name="m", url="/m"), **more})
+
+
+def test_what_a_hash_covers_stays_as_it_is() -> None:
+    """Else every worker restarts with the version that changes it."""
+    content = task(rule=RuleRef(name="r")).content(without={"hash", "generation"})
+    assert canonical_json(content).decode() == (
+        '{"dataset":null,"deadline_s":1.0,"group":"","kind":"JointInferenceService","max_batch":8,"max_wait_s":0.005,'
+        '"model":{"format":"","name":"m","schema_":"1.0","sha256":"","url":"/m"},"name":"x","namespace":"n","nodes":[],'
+        '"parameters":{},"role":"edge","rule":{"budget":null,"name":"r","parameters":{},"schema_":"1.0"},'
+        '"schema_":"1.0","script_boot_file":"builtin:classify","script_dir":"","service":"s","uid":"u"}'
+    )
+
+
+def test_a_message_made_of_foreign_values_can_be_checked() -> None:
+    checked = task(deadline_s=1).checked()
+    assert (checked, type(checked.deadline_s)) == (task(), float)
+    with pytest.raises(MessageInvalid, match=r"^rule\.budget: "):
+        task(rule=RuleRef(name="r", budget=cast("str", 0.5))).checked()
 
 
 def test_field_names_on_the_wire_are_the_seeds() -> None:

@@ -62,7 +62,25 @@ def test_a_result_is_read_back_as_it_was(result: Result) -> None:
     assert Result.decode(result.encode(), max_bytes=MAX_BYTES) == result
 
 
-@given(st.binary(max_size=300))
+@given(samples() | results())
+def test_the_bytes_are_those_of_msgpacks_own_package(message: Sample | Result) -> None:
+    assert msgpack.packb(msgpack.unpackb(message.encode())) == message.encode()
+
+
+class Figure(float):
+    """What numpy's float64 is: a float, but not exactly one."""
+
+
+class Word(str):
+    __slots__ = ()
+
+
+def test_a_scripts_own_kinds_of_numbers_and_texts_travel_as_plain_ones() -> None:
+    said = replace(RESULT, label=Word("helmet"), score=Figure(0.9))
+    assert said.encode() == RESULT.encode()
+
+
+@given(st.binary(max_size=300) | st.just(b"\x91" * 100_000))
 def test_garbage_is_an_invalid_message_and_nothing_else(body: bytes) -> None:
     for kind in (Sample, Result):
         with pytest.raises(MessageInvalid):
