@@ -114,6 +114,11 @@ class LcPeer:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._publish, result)
 
+    def accept(self, stream: str, seq: int) -> None:
+        """Publish an acceptance that nothing here has led to."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._say_accepted, stream, seq)
+
     @property
     def last(self) -> WorkerInfo:
         return self.infos[-1]
@@ -130,6 +135,9 @@ class LcPeer:
     def _info(self, message: Message) -> None:
         info = WorkerInfo.decode(message.payload, max_bytes=topics.WORKER_INFO.max_bytes)
         with self._changed:
+            if info.stream:
+                # As the LC does: what was accepted once, and is not known here, is forgotten.
+                self._contiguous[info.stream] = max(self._contiguous.get(info.stream, 0), info.accepted)
             self.infos.append(info)
             self._changed.notify_all()
 
@@ -166,8 +174,11 @@ class LcPeer:
     def _accept(self) -> None:
         streams, self._to_accept = self._to_accept, set()
         for stream in streams:
-            accepted = Accepted(stream=stream, seq=self._contiguous[stream])
-            try:
-                self._link.publish_nowait(topics.ACCEPTED.of(worker=self._worker), accepted.encode())
-            except LinkDown:
-                return  # the worker sends again what nobody accepted, and is told then
+            self._say_accepted(stream, self._contiguous[stream])
+
+    def _say_accepted(self, stream: str, seq: int) -> None:
+        try:
+            body = Accepted(stream=stream, seq=seq).encode()
+            self._link.publish_nowait(topics.ACCEPTED.of(worker=self._worker), body)
+        except LinkDown:
+            pass  # the worker sends again what nobody accepted, and is told then

@@ -86,6 +86,15 @@ def test_a_sign_of_life_ends_the_probing() -> None:
     assert (sender.sent, sender.may_send(), sender.probing) == (0, True, False)
 
 
+def test_what_is_accepted_already_is_not_sent_again() -> None:
+    sender = Sender()
+    sender.connected(0.0)
+    assert sender.on_accepted(5, 0.1)
+    assert (sender.accepted, sender.sent) == (5, 5)
+    assert not sender.on_accepted(4, 0.2)
+    assert (sender.accepted, sender.sent) == (5, 5)
+
+
 @given(st.lists(st.sampled_from(["deliver", "lose", "reconnect", "tick"]), max_size=200), st.integers(1, 40))
 def test_every_sample_is_accepted_in_order_whatever_is_lost(schedule: list[str], total: int) -> None:
     sender, now, committed = Sender(), 0.0, 0

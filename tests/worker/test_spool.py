@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ring of samples that were not accepted yet: first in, first out, over any number of reopenings."""
 
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -138,3 +140,62 @@ def test_any_size_up_to_the_capacity_fits(tmp_path: Path, size: int) -> None:
     with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
         assert spool.append(1, b"z" * size)
         assert spool.after(0) == (1, b"z" * size)
+
+
+Damage = Callable[[bytes], bytes]
+
+DAMAGES: st.SearchStrategy[Damage] = st.one_of(
+    st.integers(0, CAPACITY + 63).map(lambda length: lambda raw: raw[:length]),
+    st.tuples(st.integers(0, CAPACITY + 63), st.integers(0, 7)).map(
+        lambda bit: lambda raw: raw[: bit[0]] + bytes([raw[bit[0]] ^ 1 << bit[1]]) + raw[bit[0] + 1 :]
+    ),
+    st.tuples(st.integers(0, CAPACITY + 63), st.binary(min_size=1, max_size=200)).map(
+        lambda patch: lambda raw: raw[: patch[0]] + patch[1] + raw[patch[0] + len(patch[1]) :]
+    ),
+    st.tuples(st.integers(0, 40), st.binary(min_size=1, max_size=24)).map(
+        lambda patch: lambda raw: raw[: patch[0]] + patch[1] + raw[patch[0] + len(patch[1]) :]
+    ),
+    st.binary(max_size=2000).map(lambda other: lambda _: other),
+    st.just(lambda raw: bytes(len(raw))),
+)
+
+
+@settings(max_examples=300)
+@given(DAMAGES)
+def test_a_damaged_ring_gives_whole_records_in_order_and_goes_on(damage: Damage) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "s")
+        with Spool(path, capacity_bytes=CAPACITY) as spool:
+            for seq in range(1, 21):
+                spool.append(seq, b"%d" % seq * 40)
+                spool.release(seq - 5)
+        path.write_bytes(damage(path.read_bytes()))
+        with Spool(path, capacity_bytes=CAPACITY) as spool:
+            found, at = [], 0
+            while (record := spool.after(at)) is not None:
+                found.append(at := record[0])
+            assert found == list(range(16, 16 + len(found)))
+            spool.release(20)
+            assert spool.append(21, b"more")
+        with Spool(path, capacity_bytes=CAPACITY) as spool:
+            assert (spool.after(20), spool.damaged, spool.cut_bytes) == ((21, b"more"), None, 0)
+
+
+def test_a_ring_with_a_damaged_header_is_kept_for_who_looks_for_the_cause(tmp_path: Path) -> None:
+    with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
+        spool.append(1, b"lost")
+    raw = bytearray((tmp_path / "s").read_bytes())
+    raw[8] ^= 1  # the capacity, which nothing else would contradict
+    (tmp_path / "s").write_bytes(raw)
+    with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
+        assert (len(spool), spool.damaged) == (0, tmp_path / "s.damaged-1")
+    assert (tmp_path / "s.damaged-1").read_bytes() == raw
+
+
+def test_a_gap_in_the_numbers_hides_no_sample(tmp_path: Path) -> None:
+    with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
+        for seq in (3, 4, 9, 10):
+            spool.append(seq, b"%d" % seq)
+        assert [spool.after(seq) for seq in range(2, 11)] == [
+            (3, b"3"), (4, b"4"), (9, b"9"), (9, b"9"), (9, b"9"), (9, b"9"), (9, b"9"), (10, b"10"), None,
+        ]  # fmt: skip

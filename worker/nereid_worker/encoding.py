@@ -74,7 +74,7 @@ def from_spool(record: bytes, *, stream: str, seq: int, now_s: float) -> bytes:
         length, check = _HEAD.unpack_from(record)
         end = _HEAD.size + length
         if zlib.crc32(record[_HEAD.size : end]) != check:
-            raise ValueError("spoilt")  # noqa: TRY301 - one way out for all that can be wrong with it
+            raise ValueError("spoilt")
         (
             _, _, key, captured_at, deadline_s, label, score, (seen, easy, hard, failed), encoding, shape,
             dtype,

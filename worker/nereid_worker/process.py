@@ -80,6 +80,7 @@ class EdgeProcess:
         self._settings = settings
         self._boot = secrets.token_hex(8)
         self._told: tuple[Status, str, str] = ("starting", "", "")
+        self._notice = "", ""
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._first_task: Task | None = None
         self._task: Task | None = None
@@ -147,10 +148,25 @@ class EdgeProcess:
 
     def _open_state(self) -> None:
         folder = self._settings.state
-        self._page = Page(folder / "ledger.page", now_us=time.time_ns() // 1000)
-        self._spool = Spool(folder / "samples.spool")
+        try:
+            self._page = page = Page(folder / "ledger.page", now_us=time.time_ns() // 1000)
+            self._spool = spool = Spool(folder / "samples.spool")
+        except OSError as error:
+            raise UserError(
+                f"cannot be opened: {error.strerror}", where=str(error.filename or folder), mend="Mend the disk."
+            ) from error
+        if spool.damaged is not None or spool.cut_bytes:
+            self._note("SpoolDamaged", f"{folder / 'samples.spool'} was damaged; hard samples may be lost")
+        if page.damaged is not None:
+            self._note("PageDamaged", f"{folder / 'ledger.page'} was damaged, is kept as {page.damaged.name}; "
+                       f"counts and cursor begin anew, {len(spool)} hard samples are lost")  # fmt: skip
         # Written, but not counted before a kill: their frames come again, under the same numbers.
-        self._spool.drop_after(self._page.seq)
+        spool.drop_after(page.seq)
+
+    def _note(self, reason: str, message: str) -> None:
+        """Say something that hinders nothing: in the log, and in the info while that has nothing more urgent."""
+        log.error("the state folder was damaged", extra={"reason": reason, "problem": message})
+        self._notice = reason, message
 
     def _start_uplink(self) -> None:
         self._uplink.start()
@@ -304,6 +320,8 @@ class EdgeProcess:
         """Called in the uplink's thread."""
         task, service, page = self._task, self._service, self._page
         status, reason, message = self._told
+        if not reason:
+            reason, message = self._notice
         ledger = page.ledger() if page is not None else None
         task_info = None
         if page is not None and ledger is not None:

@@ -8,6 +8,9 @@ Layout: a header with the positions of the oldest and the next record (they only
 the capacity), then records of (sequence number, length, check, body). A record is written before the header names it;
 its check covers its position, so that what an earlier lap left behind is never taken for a record. An empty ring goes
 on at its beginning: where samples are accepted as fast as they come, a few pages that stay warm carry them all.
+
+A power cut can lose what was written last, in any order: the ring then ends at its last whole record, and a file whose
+header is damaged is set aside.
 """
 
 import mmap
@@ -20,16 +23,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
 
+from nereid_worker.damage import set_aside
+
 DEFAULT_BYTES: Final = 32 * 1024 * 1024
 
 _HEAD: Final = struct.Struct("<8sQQQ")  # magic, capacity, oldest, next
-_MAGIC: Final = b"NEREIDS4"
+_MAGIC: Final = b"NEREIDS5"
+_FIXED: Final = struct.Struct("<8sQ")  # magic, capacity
+_HEAD_CHECK: Final = struct.Struct("<I")
+_HEAD_CHECK_AT: Final = 32
 _OLDEST: Final = 16
 _NEXT: Final = 24
 _U64: Final = struct.Struct("<Q")
 _RECORD: Final = struct.Struct("<QII")  # seq, length, check
 _CHECKED: Final = struct.Struct("<QIQ")  # seq, length, position
 _FIRST: Final = 64
+_MOST: Final = 1 << 62
 
 
 class Spool:
@@ -37,35 +46,59 @@ class Spool:
 
     One thread appends, another one reads and releases; each moves only its own end. The caller locks the folder: two
     processes on one file would lose samples.
+
+    Attributes:
+        capacity: bytes that the records can take together.
+        damaged: where a file that could not be read was put, before this one was made; else None.
+        cut_bytes: length of the end that was no longer whole when the file was opened.
     """
 
     def __init__(self, path: Path, *, capacity_bytes: int = DEFAULT_BYTES) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.damaged: Path | None = None
+        self.cut_bytes = 0
+        self._open(path, capacity_bytes)
+        if not self._is_whole():
+            if self._map[:_FIRST].strip(b"\0"):
+                self.close()
+                # One is enough: it is as large as the ring.
+                self.damaged = set_aside(path, kept=1)
+                self._open(path, capacity_bytes)
+            _HEAD.pack_into(self._map, 0, _MAGIC, capacity_bytes, 0, 0)
+            _HEAD_CHECK.pack_into(self._map, _HEAD_CHECK_AT, zlib.crc32(_FIXED.pack(_MAGIC, capacity_bytes)))
+        self.capacity: int
+        self._oldest: int
+        self._next: int
+        _, self.capacity, self._oldest, self._next = _HEAD.unpack_from(self._map, 0)
+        self._lock = threading.Lock()
+        self._index: deque[tuple[int, int, int]] = deque(self._scan())
+
+    def _open(self, path: Path, capacity_bytes: int) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         size = os.fstat(self._file).st_size
         os.ftruncate(self._file, max(size, _FIRST + capacity_bytes))
         self._map = mmap.mmap(self._file, 0)
+
+    def _is_whole(self) -> bool:
+        """Whether the header is one: a check covers what never changes, and the ends must lie within the ring."""
         magic, capacity, oldest, following = _HEAD.unpack_from(self._map, 0)
-        if magic != _MAGIC or capacity + _FIRST > len(self._map):
-            capacity, oldest, following = capacity_bytes, 0, 0
-            _HEAD.pack_into(self._map, 0, _MAGIC, capacity, 0, 0)
-        self.capacity: int = capacity
-        self._oldest: int = oldest
-        self._next: int = following
-        self._lock = threading.Lock()
-        self._index: deque[tuple[int, int, int]] = deque(self._scan())
+        (check,) = _HEAD_CHECK.unpack_from(self._map, _HEAD_CHECK_AT)
+        if magic != _MAGIC or check != zlib.crc32(_FIXED.pack(magic, capacity)) or capacity + _FIRST > len(self._map):
+            return False
+        return bool(oldest <= following <= oldest + capacity and following < _MOST)
 
     def _scan(self) -> Iterator[tuple[int, int, int]]:
-        at = self._oldest
+        at, last = self._oldest, 0
         while at < self._next:
             seq, length, check = _RECORD.unpack(self._copy(at, _RECORD.size))
-            if check != _check(seq, length, at) or at + _RECORD.size + length > self._next:
+            end = at + _RECORD.size + length
+            if check != _check(seq, length, at) or end > self._next or seq <= last:
                 # A torn ring can only come from a power cut; what follows is not ours to guess.
-                self._next = at
+                self.cut_bytes, self._next = self._next - at, at
                 _U64.pack_into(self._map, _NEXT, at)
                 return
             yield seq, at, length
-            at += _RECORD.size + length
+            at, last = end, seq
 
     def append(self, seq: int, body: bytes) -> bool:
         """Keep a sample; False where it does not fit until others are released."""
@@ -114,8 +147,11 @@ class Spool:
         """Return the oldest record above `seq`."""
         if not self._index or self._index[-1][0] <= seq:
             return None
-        # Numbers in the ring have no gaps, so the place is known.
-        found, at, length = self._index[max(0, seq + 1 - self._index[0][0])]
+        # The place is known, as numbers have no gaps but where a power cut left one.
+        place = min(max(0, seq + 1 - self._index[0][0]), len(self._index) - 1)
+        while place and self._index[place - 1][0] > seq:
+            place -= 1
+        found, at, length = self._index[place]
         return found, self._copy(at + _RECORD.size, length)
 
     def fits(self, body_bytes: int) -> bool:
