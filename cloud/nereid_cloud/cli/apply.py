@@ -15,7 +15,7 @@ from nereid_cloud.cli.targets import DEFAULT_NAMESPACE, called
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_shared.errors import FieldCause, Invalid, NereidError, NotFound, UserError
-from nereid_shared.resources import KINDS
+from nereid_shared.kinds import KINDS
 
 MANAGER: Final = "nereid"
 Files = Annotated[list[str], typer.Option("-f", "--filename", help="Manifest: a file, a folder, or - for stdin.")]

@@ -15,10 +15,12 @@ from nereid_cloud.cli.problems import FAILED, note, told
 from nereid_cloud.cli.show import TABLES, check_form, printed
 from nereid_cloud.cli.tables import Column, columns_of, line, row_of, table, widths_of
 from nereid_cloud.cli.targets import DEFAULT_NAMESPACE, Target, called, name_of, ref, targets
+from nereid_cloud.cluster.kinds import CATEGORIES
 from nereid_cloud.cluster.port import Cluster, Kind, Object
 from nereid_shared.errors import NotFound, UserError
+from nereid_shared.kinds import CATEGORY
 
-Words = Annotated[list[str], typer.Argument(help="KIND, KIND NAME…, KIND/NAME… or nereid for all of ours.")]
+Words = Annotated[list[str] | None, typer.Argument(help="KIND, KIND NAME…, KIND/NAME… or nereid for all of ours.")]
 Namespace = Annotated[str, typer.Option("-n", "--namespace", help="Namespace.")]
 AllNamespaces = Annotated[bool, typer.Option("-A", "--all-namespaces/--no-all-namespaces", help="In all namespaces.")]
 Labels = Annotated[str, typer.Option("-l", "--selector", help="Only those with these labels: key=value,…")]
@@ -27,7 +29,7 @@ Fields = Annotated[str, typer.Option("--field-selector", help="Only those with t
 
 def get(
     ctx: typer.Context,
-    words: Words,
+    words: Words = None,
     namespace: Namespace = DEFAULT_NAMESPACE,
     all_namespaces: AllNamespaces = False,
     selector: Labels = "",
@@ -42,7 +44,7 @@ def get(
 ) -> None:
     """Print objects, sorted by name."""
     check_form(output)
-    asked = targets(words)
+    asked = targets(words or [])
     query = Query(
         cluster=cluster_of(ctx), namespace=None if all_namespaces else namespace, labels=selector, fields=field_selector
     )
@@ -52,6 +54,7 @@ def get(
         labels=show_labels,
         namespaces=all_namespaces,
         kinds=len({target.kind for target in asked}) > 1,
+        watched=watch,
     )
     if watch:
         _watch(query, asked, view)
@@ -97,6 +100,7 @@ class View:
         labels: with a column of labels.
         namespaces: with a column of namespaces.
         kinds: names as kind/name, where several kinds are shown.
+        watched: with the counts of our kinds, which are most of what changes.
     """
 
     form: str
@@ -104,11 +108,13 @@ class View:
     labels: bool
     namespaces: bool
     kinds: bool
+    watched: bool = False
 
     def columns(self, kind: Kind) -> list[Column]:
         """Return all columns of a kind, NAME included."""
         named = Column(heading="NAME", cell=lambda obj, _: called(kind, name_of(obj)) if self.kinds else name_of(obj))
-        found = [named, *(column for column in columns_of(kind) if self.form == "wide" or not column.wide)]
+        wide = self.form == "wide" or (self.watched and kind in CATEGORIES[CATEGORY])
+        found = [named, *(column for column in columns_of(kind) if wide or not column.wide)]
         if self.namespaces and kind.namespaced:
             found.insert(0, Column(heading="NAMESPACE", cell=lambda obj, _: obj["metadata"].get("namespace", "")))
         if kind.kind == "Event":

@@ -10,7 +10,9 @@ from typing import Annotated, Final
 
 import typer
 
+from nereid_cloud.cli.problems import note
 from nereid_cloud.cluster.port import Cluster
+from nereid_cloud.laptop import statelock
 
 _WITH_VALUE: Final = ("--state", "--kubeconfig", "--context")
 _DEFAULT_STATE: Final = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state") / "nereid"
@@ -58,6 +60,8 @@ def options_of(ctx: typer.Context) -> Options:
 def cluster_of(ctx: typer.Context) -> Cluster:
     """Return the cluster that the user means; it closes when the command ends.
 
+    Where it is a laptop's and its system is down, the user is told so on stderr.
+
     From here on Ctrl-C ends the process at once and quietly, as it ends kubectl: a command on a cluster has nothing
     to undo.
 
@@ -72,6 +76,8 @@ def cluster_of(ctx: typer.Context) -> Cluster:
         state=None if chosen.kubeconfig else chosen.state, kubeconfig=chosen.kubeconfig, context=chosen.context
     )
     ctx.call_on_close(cluster.close)
+    if not chosen.kubeconfig and not statelock.is_held(chosen.state):
+        note("Warning: the system is not up, so nothing of this runs or changes: nereid up")
     return cluster
 
 

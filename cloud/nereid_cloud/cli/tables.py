@@ -10,7 +10,7 @@ from typing import Any, Final
 from nereid_cloud.cli.ages import since
 from nereid_cloud.cli.jsonpath import find, shown
 from nereid_cloud.cluster.port import Kind, Object
-from nereid_shared import resources
+from nereid_shared import kinds as resources
 
 _GAP: Final = 3
 
@@ -65,7 +65,7 @@ def _printer_column(column: resources.Column) -> Column:
             return ""
         return since(found[0], now) if column.type == "date" else shown(found[0])
 
-    return Column(heading=column.name.upper(), cell=cell)
+    return Column(heading=column.name.upper(), cell=cell, wide=column.priority > 0)
 
 
 def _path(heading: str, path: str, *, empty: str = "<none>", wide: bool = False) -> Column:

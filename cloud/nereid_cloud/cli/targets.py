@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.port import Kind, Object, Ref
 from nereid_shared.errors import NotFound, UserError
+from nereid_shared.kinds import CATEGORY
 
 DEFAULT_NAMESPACE = "default"
 
@@ -31,7 +32,9 @@ def targets(words: Sequence[str]) -> list[Target]:
         UserError: a kind is unknown, or the two ways to name are mixed.
     """
     if not words:
-        raise UserError("no resource is named", mend="Name a kind such as jis, or KIND/NAME such as jis/digits")
+        raise UserError(
+            "no resource is named", mend=f"Name a kind, or KIND/NAME such as jis/digits. {kinds_there_are()}"
+        )
     if any("/" in word for word in words):
         return [_by_slash(word) for word in words]
     first, *names = words
@@ -73,8 +76,17 @@ def kind_by_word(word: str) -> Kind:
     try:
         return kinds.by_word(word)
     except NotFound as error:
-        known = ", ".join((kind.short_names or (kind.plural,))[-1] for kind in kinds.ALL)
-        raise UserError(str(error), mend=f"Known are {known}") from error
+        raise UserError(str(error), mend=kinds_there_are()) from error
+
+
+def kinds_there_are() -> str:
+    """Return a sentence with the words for all kinds, ours first, and the words for several kinds."""
+    ours = kinds.CATEGORIES[CATEGORY]
+    others = [kind for kind in kinds.ALL if kind not in ours]
+    words = [
+        f"{kind.plural} ({kind.short_names[-1]})" if kind.short_names else kind.plural for kind in (*ours, *others)
+    ]
+    return f"There are {', '.join(words)}; {CATEGORY} for all of Nereid's own, all for what runs"
 
 
 def ref(kind: Kind, name: str, namespace: str) -> Ref:

@@ -15,7 +15,7 @@ import typer
 from nereid_cloud.cli.options import options_of
 from nereid_cloud.cli.problems import FAILED, note
 from nereid_cloud.demo import stage
-from nereid_cloud.laptop import links, running
+from nereid_cloud.laptop import links, running, statelock
 from nereid_cloud.laptop.system import BASE_PORT, System
 from nereid_shared.errors import UserError
 
@@ -93,7 +93,7 @@ def tell_ready(system: System, sample: Path) -> None:
 def _detach(state: Path, nodes: int, base_port: int) -> None:
     """Start `nereid up` in a session of its own, and wait for its word that all is ready."""
     state.mkdir(parents=True, exist_ok=True)
-    running.check_free(state)
+    statelock.check_free(state)
     argv = [
         sys.executable, "-m", "nereid_cloud.cli", "up", "--state", str(state), "--nodes", str(nodes),
         "--base-port", str(base_port),

@@ -4,8 +4,8 @@
 import re
 import sys
 import time
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ from nereid_cloud.cli.options import cluster_of
 from nereid_cloud.cli.problems import FAILED, note
 from nereid_cloud.cli.targets import DEFAULT_NAMESPACE, Target, called, name_of, ref, targets
 from nereid_cloud.cluster.port import Cluster, Object, Ref
-from nereid_shared.errors import NotFound, UserError
+from nereid_shared.errors import NereidError, NotFound, UserError
 
 _Holds = Callable[[Object], bool]
 
@@ -50,7 +50,8 @@ def wait(
         else:
             met = _met(cluster, each, holds, end, absent_is_early=condition == "create")
         if not met:
-            note(f"error: timed out waiting for the condition on {each.kind.plural}/{each.name}")
+            why = _why(cluster, each, condition)
+            note(f"error: timed out waiting for the condition on {each.kind.plural}/{each.name}{why}")
             raise typer.Exit(FAILED)
         sys.stdout.write(f"{called(each.kind, each.name)} condition met\n")
         sys.stdout.flush()
@@ -92,11 +93,34 @@ def _has_condition(obj: Object, name: str, value: str) -> bool:
     """Tell whether a condition has a value; what speaks of an older generation of the spec does not count."""
     for each in (obj.get("status") or {}).get("conditions") or ():
         if each.get("type", "").lower() == name.lower():
-            stale = each.get("observedGeneration", 0) not in (0, None) and (
-                each["observedGeneration"] < obj["metadata"].get("generation", 0)
-            )
-            return not stale and str(each.get("status", "")).lower() == value.lower()
+            return not _is_stale(obj, each) and str(each.get("status", "")).lower() == value.lower()
     return False
+
+
+def _is_stale(obj: Object, condition: Mapping[str, Any]) -> bool:
+    return bool(0 < (condition.get("observedGeneration") or 0) < obj["metadata"].get("generation", 0))
+
+
+def _why(cluster: Cluster, each: Ref, text: str) -> str:
+    """Return what the object says of the condition that did not come to hold."""
+    try:
+        obj = cluster.get(each)
+    except NereidError as error:
+        return f": {error}"
+    form, _, rest = text.partition("=")
+    if form != "condition":
+        return ""
+    name = rest.partition("=")[0]
+    for found in (obj.get("status") or {}).get("conditions") or ():
+        if found.get("type", "").lower() == name.lower():
+            said = ": ".join(filter(None, (found.get("reason"), found.get("message"))))
+            age = (
+                f" of generation {found['observedGeneration']}, not of the present spec"
+                if _is_stale(obj, found)
+                else ""
+            )
+            return f": {found['type']} is {found.get('status')}{age}{f' ({said})' if said else ''}"
+    return f": it has no condition {name} yet"
 
 
 def _gone(cluster: Cluster, each: Ref, end: float) -> bool:

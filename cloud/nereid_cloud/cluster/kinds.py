@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from nereid_cloud.cluster.port import Kind, Ref
-from nereid_shared import resources
+from nereid_shared import kinds as resources
 from nereid_shared.errors import NotFound
 
 

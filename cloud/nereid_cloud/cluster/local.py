@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from nereid_cloud import crds as generated
+from nereid_cloud import definitions
 from nereid_cloud.cluster import kinds, local_deletion, local_logs, ownership, schema
 from nereid_cloud.cluster.kinds import kind_of, ref_of
 from nereid_cloud.cluster.local_admission import Admission, named
@@ -54,7 +54,7 @@ class LocalCluster:
         Raises:
             UserError: the file is not a cluster's database.
         """
-        self._admission = Admission(generated.load() if crds is None else crds)
+        self._admission = Admission(definitions.load if crds is None else lambda: crds)
         self._store = Store(path, history=history)
         self._events_kept_s = events_kept_s
         self._pulse = Pulse(self._store)

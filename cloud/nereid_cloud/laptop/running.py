@@ -2,7 +2,6 @@
 """Brings a system up and down: locks its state folder, starts the processes, waits until all parts are up."""
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import Final
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.local_store import check
 from nereid_cloud.cluster.opening import DATABASE
+from nereid_cloud.laptop import statelock
 from nereid_cloud.laptop.readiness import Progress, Signs, until_up
 from nereid_cloud.laptop.supervisor import Kept, Supervisor
 from nereid_cloud.laptop.system import Ports, System, edge_nodes
@@ -36,7 +36,7 @@ async def running(
             cluster's file is damaged, a part does not start.
     """
     state.mkdir(parents=True, exist_ok=True)
-    with _locked(state):
+    with statelock.held(state):
         check(state / DATABASE)
         names = edge_nodes(nodes)
         system = System(state=state, nodes=names, ports=Ports.choose(names, base_port))
@@ -66,52 +66,6 @@ def _swept(system: System) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _locked(state: Path) -> Iterator[None]:
-    with (state / "lock").open("a+") as lock:
-        if not _try_lock(lock.fileno()):
-            raise _taken(state)
-        (state / "owner").write_text(f"{os.getpid()}\n")
-        try:
-            yield
-        finally:
-            (state / "owner").unlink(missing_ok=True)
-
-
-def is_running(state: Path) -> bool:
-    """Whether a system runs on a state folder."""
-    try:
-        with (state / "lock").open("a+") as lock:
-            return not _try_lock(lock.fileno())
-    except OSError:
-        return False
-
-
-def check_free(state: Path) -> None:
-    """Refuse a state folder on which a system runs.
-
-    Raises:
-        UserError.
-    """
-    if is_running(state):
-        raise _taken(state)
-
-
-def _taken(state: Path) -> UserError:
-    return UserError(
-        f"a system runs there already (process {_owner(state)})",
-        where=str(state),
-        mend="Stop it with nereid down, or choose another --state",
-    )
-
-
-def _owner(state: Path) -> int:
-    try:
-        return int((state / "owner").read_text())
-    except (OSError, ValueError):
-        return 0
-
-
 def _write_pids(state: Path, supervisor: Supervisor) -> None:
     """Keep ``pids.json`` true, for people and tests that end one part."""
     path = state / PIDS
@@ -126,24 +80,15 @@ def stop(state: Path) -> None:
     Raises:
         UserError: none runs there, or it does not end.
     """
-    owner = _owner(state)
-    with (state / "lock").open("a+") if state.is_dir() else contextlib.nullcontext() as lock:
-        if lock is None or _try_lock(lock.fileno()):
-            raise UserError("no system runs there", where=str(state))
-        os.kill(owner, signal.SIGTERM)
-        end = time.monotonic() + DOWN_S
-        while not _try_lock(lock.fileno()):
-            if time.monotonic() > end:
-                raise UserError(f"process {owner} does not end", where=str(state), mend="Look at its logs folder")
-            time.sleep(POLL_S)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    if not statelock.is_held(state):
+        raise UserError("no system runs there", where=str(state))
+    owner = statelock.owner(state)
+    os.kill(owner, signal.SIGTERM)
+    end = time.monotonic() + DOWN_S
+    while statelock.is_held(state):
+        if time.monotonic() > end:
+            raise UserError(f"process {owner} does not end", where=str(state), mend="Look at its logs folder")
+        time.sleep(POLL_S)
 
 
 __all__ = ["Kept", "Progress", "running", "stop"]

@@ -1,136 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds: how the API addresses each, what kubectl prints of it, and the rules that it is held to."""
+"""The kinds with their models, and the rules that each is held to."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import ValidationError
 
 from nereid_shared.errors import FieldCause, Invalid
+from nereid_shared.kinds import (
+    CATEGORY,
+    DATASET,
+    JOINT_INFERENCE_SERVICE,
+    KINDS,
+    MODEL,
+    Column,
+    ResourceKind,
+)
 from nereid_shared.resources.data import Dataset, Model
 from nereid_shared.resources.jointinference import JointInferenceService
 from nereid_shared.resources.parts import Part, Resource
 from nereid_shared.resources.rules import Rule, broken
 
-CATEGORY: Final = "nereid"
+__all__ = [
+    "CATEGORY", "DATASET", "JOINT_INFERENCE_SERVICE", "KINDS", "MODEL", "MODELS", "Column", "ResourceKind",
+    "broken_rules", "parse", "rules_of",
+]  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """One printer column."""
-
-    name: str
-    type: Literal["string", "integer", "date"]
-    json_path: str
-    description: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceKind:
-    """A kind with its names and columns.
-
-    Attributes:
-        model: the pydantic model; its ``spec`` and ``status`` become the schema.
-        columns: the seeds' own first, in the seeds' order.
-    """
-
-    group: str
-    version: str
-    kind: str
-    plural: str
-    short_names: tuple[str, ...] = ()
-    columns: tuple[Column, ...]
-    model: type[Resource]
-
-    @property
-    def singular(self) -> str:
-        """The name of one."""
-        return self.kind.lower()
-
-    @property
-    def api_version(self) -> str:
-        """The manifest's ``apiVersion``."""
-        return f"{self.group}/{self.version}"
-
-
-_READY = (
-    Column(
-        name="Ready",
-        type="string",
-        description="Whether it does its work now",
-        json_path='.status.conditions[?(@.type=="Ready")].status',
-    ),
-    Column(
-        name="Reason",
-        type="string",
-        description="Why it is, or is not, ready",
-        json_path='.status.conditions[?(@.type=="Ready")].reason',
-    ),
+MODELS: Final[Mapping[str, type[Resource]]] = MappingProxyType(
+    {DATASET.kind: Dataset, MODEL.kind: Model, JOINT_INFERENCE_SERVICE.kind: JointInferenceService}
 )
-
-DATASET: Final = ResourceKind(
-    group="edgeai.io",
-    version="v1alpha1",
-    kind="Dataset",
-    plural="datasets",
-    columns=(
-        Column(
-            name="NumberOfSamples",
-            type="integer",
-            description="The number of samples in the dataset",
-            json_path=".status.numberOfSamples",
-        ),
-        Column(name="Node", type="string", description="The node name of the dataset", json_path=".spec.nodeName"),
-        Column(name="spec", type="string", description="The spec of the dataset", json_path=".spec"),
-        *_READY,
-    ),
-    model=Dataset,
-)
-
-# Models have no controller (seed 1), hence no conditions to show.
-MODEL: Final = ResourceKind(
-    group="edgeai.io",
-    version="v1alpha1",
-    kind="Model",
-    plural="models",
-    columns=(
-        Column(name="updateAGE", type="date", description="The update age", json_path=".status.updateTime"),
-        Column(name="metrics", type="string", description="The metrics", json_path=".status.metrics"),
-    ),
-    model=Model,
-)
-
-JOINT_INFERENCE_SERVICE: Final = ResourceKind(
-    group="neptune.io",
-    version="v1alpha1",
-    kind="JointInferenceService",
-    plural="jointinferenceservices",
-    short_names=("jointinferenceservice", "jis"),
-    columns=(
-        Column(
-            name="status",
-            type="string",
-            description="The status of the jointinference service",
-            json_path=".status.conditions[-1].type",
-        ),
-        Column(name="active", type="integer", description="The number of active worker", json_path=".status.active"),
-        Column(name="failed", type="integer", description="The number of failed worker", json_path=".status.failed"),
-        Column(name="Age", type="date", json_path=".metadata.creationTimestamp"),
-        *_READY,
-    ),
-    model=JointInferenceService,
-)
-
-KINDS: Final[Mapping[str, ResourceKind]] = MappingProxyType(
-    {kind.kind: kind for kind in (DATASET, MODEL, JOINT_INFERENCE_SERVICE)}
-)
+"""The pydantic model of each kind; its ``spec`` and ``status`` become the schema."""
 
 
 def rules_of(kind: str) -> list[Rule]:
     """Return the rules of a kind with paths from the object's root; none for a kind that is not ours."""
-    return list(_rules_under("", KINDS[kind].model)) if kind in KINDS else []
+    return list(_rules_under("", MODELS[kind])) if kind in MODELS else []
 
 
 def _rules_under(path: str, model: type[Part]) -> Iterator[Rule]:
@@ -171,7 +76,7 @@ def parse(obj: Mapping[str, Any]) -> Resource:
         raise Invalid(what, (FieldCause(field="kind", message=f"{what} is not a kind of Nereid's"),))
     name = f"{known.kind} {(obj.get('metadata') or {}).get('name', '')!r}"
     try:
-        resource = known.model.model_validate(obj)
+        resource = MODELS[known.kind].model_validate(obj)
     except ValidationError as error:
         raise Invalid(name, tuple(_cause(detail["loc"], detail["msg"]) for detail in error.errors())) from error
     if causes := broken_rules(known.kind, obj):

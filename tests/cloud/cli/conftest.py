@@ -11,6 +11,7 @@ import pytest
 
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.opening import DATABASE
+from nereid_cloud.laptop import statelock
 
 TIMEOUT_S = 30
 
@@ -35,7 +36,8 @@ def state(tmp_path: Path) -> Path:
 @pytest.fixture
 def cluster(state: Path) -> Iterator[LocalCluster]:
     opened = LocalCluster(state / DATABASE)
-    yield opened
+    with statelock.held(state):  # as by a system that is up
+        yield opened
     opened.close()
 
 

@@ -3,6 +3,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -28,6 +30,33 @@ def test_a_service_has_the_seeds_columns_then_ready_and_reason(nereid: Nereid, c
     assert head == ["NAME", "STATUS", "ACTIVE", "FAILED", "AGE", "READY", "REASON"]
     assert row[:4] == ["digits", "Pending", "1", "0"]
     assert row[5:] == ["False", "ModelNotFound"]
+
+
+METRICS = [
+    {"key": key, "value": value}
+    for key, value in {"seen": "9", "hard": "4", "pending": "1", "uploadCloudRatio": "0.33"}.items()
+]
+
+
+def test_the_wide_form_and_a_watch_have_the_counts(nereid: Nereid, started: Start, cluster: LocalCluster) -> None:
+    service(cluster, condition("Ready", "True", "AllUp"), condition("Running", "True"), metrics=METRICS)
+    head, row = cells(nereid("get", "jis", "-o", "wide").stdout)
+    assert head[-4:] == ["SEEN", "HARD", "PENDING", "RATIO"]
+    assert row[-4:] == ["9", "4", "1", "0.33"]
+    watching = started("get", "jis", "-w")
+    assert watching.stdout is not None
+    assert watching.stdout.readline().split()[-4:] == head[-4:]
+    assert watching.stdout.readline().split()[-4:] == row[-4:]
+
+
+def test_listing_loads_neither_models_nor_definitions() -> None:
+    """Half of the time of a short command went into them."""
+    words = ["get", "nereid", "--state", "/nowhere"]
+    code = "import sys; from nereid_cloud.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code += "import nereid_cloud.cluster.local; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True).stdout
+    assert "nereid_cloud.cli.get" in loaded.split()
+    assert not {"nereid_shared.resources", "nereid_cloud.crds", "yaml", "rich", "kubernetes"} & set(loaded.split())
 
 
 def test_columns_are_three_spaces_apart_as_kubectls(nereid: Nereid, cluster: LocalCluster) -> None:
@@ -92,7 +121,7 @@ def test_one_object_is_printed_whole(nereid: Nereid, cluster: LocalCluster) -> N
         (["nereid", "digits"], 2, "names do not go with it"),
         (["jis", "-o", "toml"], 2, "there is no output 'toml'"),
         (["jis", "digits", "-A"], 2, "cannot be asked for by name in all namespaces"),
-        ([], 2, "Missing argument"),
+        ([], 2, "There are datasets, models, jointinferenceservices (jis), pods (po), nodes (no)"),
     ],
 )
 def test_what_is_not_there_is_said_on_stderr(nereid: Nereid, arguments: list[str], code: int, said: str) -> None:

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """``nereid describe``, ``events``, ``wait``, ``delete`` and ``logs``."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
-from tests.cloud.cli.conftest import Nereid, Start
+import yaml
+from tests.cloud.cli.conftest import Nereid, Start, command
 from tests.cloud.cli.objects import SERVICE_REF, condition, event, pod, service
-from tests.shared.resources.cases import MODEL
+from tests.shared.resources.cases import MODEL, Object
 
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.local_logs import LOG_FOLDER
+from nereid_cloud.cluster.opening import DATABASE
 from nereid_cloud.cluster.port import Ref
 
 pytestmark = pytest.mark.slow  # each test starts processes
@@ -81,6 +84,7 @@ def test_a_condition_of_an_older_generation_does_not_count(nereid: Nereid, clust
     done = nereid("wait", "jis/digits", "--for=condition=Ready", "--timeout=100ms")
     assert (done.returncode, done.stdout) == (1, "")
     assert "timed out waiting for the condition on jointinferenceservices/digits" in done.stderr
+    assert "Ready is True of generation 1, not of the present spec" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -98,6 +102,38 @@ def test_a_condition_of_an_older_generation_does_not_count(nereid: Nereid, clust
 def test_what_can_be_waited_for(nereid: Nereid, cluster: LocalCluster, form: str, code: int) -> None:
     service(cluster, condition("Ready", "False"), active=2)
     assert nereid("wait", "jis/digits", f"--for={form}", "--timeout=100ms").returncode == code
+
+
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        (
+            [condition("Ready", "False", "ModelNotFound", message="no model big")],
+            "Ready is False (ModelNotFound: no model big)",
+        ),
+        ([condition("Ready", "True", "AllUp", observedGeneration=0)], "condition met"),
+        ([condition("Pending", "True")], "it has no condition Ready yet"),
+    ],
+)
+def test_a_wait_in_vain_says_what_the_condition_is(
+    nereid: Nereid, cluster: LocalCluster, conditions: list[Object], said: str
+) -> None:
+    service(cluster, *conditions)
+    done = nereid("wait", "jis/digits", "--for=condition=Ready", "--timeout=100ms")
+    assert said in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [["get", "jis"], ["wait", "ns/default", "--for=create"], ["apply", "-f", "-"]])
+def test_a_system_that_is_down_is_said_to_be(state: Path, words: list[str]) -> None:
+    LocalCluster(state / DATABASE).close()
+    done = subprocess.run(
+        command("--state", str(state), *words), input=yaml.safe_dump(MODEL), capture_output=True, text=True, check=True
+    )
+    assert "Warning: the system is not up, so nothing of this runs or changes: nereid up" in done.stderr
+
+
+def test_a_system_that_is_up_is_not_warned_of(nereid: Nereid) -> None:
+    assert nereid("get", "ns").stderr == ""
 
 
 def test_a_wait_for_what_is_not_there_fails_at_once(nereid: Nereid) -> None:
