@@ -59,7 +59,8 @@ class Outbox:
         self._flying_stored = 0
         self._live: deque[Row] = deque()
         self._stored: deque[Row] = deque()
-        self._surest: list[tuple[float, int, Row]] = []
+        # Made when the outbox is full for the first time: it would be a third of what a row costs.
+        self._surest: list[tuple[float, int, Row]] | None = None
         self._later: list[tuple[float, int, Row]] = []
         self._order = 0
         self._since_stored = 0
@@ -242,16 +243,18 @@ class Outbox:
         self.rows[row.key] = row
         self.bytes += row.size
         (self._live if stage is Stage.LIVE else self._stored).append(row)
-        self._order += 1
-        heapq.heappush(self._surest, (-row.score, self._order, row))
+        if self._surest is not None:
+            self._order += 1
+            heapq.heappush(self._surest, (-row.score, self._order, row))
         self._sweep()
 
     def _sweep(self) -> None:
         """Forget what the queues still hold of rows that are gone, once that is most of what they hold."""
-        if len(self._surest) + len(self._live) + len(self._stored) + len(self._later) <= 6 * len(self.rows) + 64:
+        held = len(self._surest or ()) + len(self._live) + len(self._stored) + len(self._later)
+        if held <= 6 * len(self.rows) + 64:
             return
-        self._surest = [entry for entry in self._surest if entry[2].key in self.rows]
-        heapq.heapify(self._surest)
+        # Made anew should the outbox be full again.
+        self._surest = None
         self._later = [entry for entry in self._later if entry[2].stage is Stage.LATER]
         heapq.heapify(self._later)
         self._live = deque(row for row in self._live if row.stage is Stage.LIVE)
@@ -328,6 +331,10 @@ class Outbox:
 
     def _least_informative(self) -> Row | None:
         """Return the waiting row whose edge answer is surest; None where all are in flight."""
+        if self._surest is None:
+            self._surest = [(-row.score, order, row) for order, row in enumerate(self.rows.values())]
+            self._order = max(self._order, len(self._surest))
+            heapq.heapify(self._surest)
         aside = []
         victim = None
         while self._surest and victim is None:

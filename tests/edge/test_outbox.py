@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import gc
 import itertools
+import tracemalloc
 
 import hypothesis.strategies as st
 import pytest
@@ -321,7 +322,24 @@ def test_an_outbox_that_overflows_for_long_keeps_no_memory_of_what_went() -> Non
     box = Outbox(Policy(max_samples=10))
     for seq in range(1, 5000):
         box.accept(sample(seq, score=seq % 97 / 97))
-    assert len(box._live) + len(box._stored) + len(box._surest) < 500
+    assert len(box._live) + len(box._stored) + len(box._surest or ()) < 500
+
+
+def test_a_waiting_sample_takes_half_a_kilobyte() -> None:
+    count = 5_000
+    box = Outbox(Policy(max_samples=count))
+    tracemalloc.start()
+    try:
+        for seq in range(1, count + 1):
+            digest, score = seq.to_bytes(32, "big"), seq % 97 / 97
+            row = sample(seq, now=seq / 7, score=score, size=1000 + seq % 1000)
+            row.digest = digest
+            box.accept(row)
+        taken_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(box.rows) == count
+    assert taken_bytes / count < 500
 
 
 def test_tighter_bounds_are_taken_up_at_once() -> None:
