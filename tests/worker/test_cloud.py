@@ -25,6 +25,7 @@ from nereid_shared.messages import ModelRef, Task, WorkerInfo
 from nereid_shared.samples import Counts, Result, Sample
 from nereid_worker.cloud import CloudWorker
 from nereid_worker.cloud_answers import Predict
+from nereid_worker.cloud_batches import QUICK_AFTER, QUICK_S
 
 SERVICE, NODE, WAIT_S = "helmet-01234567", "edge-0", 10.0
 
@@ -482,3 +483,33 @@ def test_an_edge_task_is_refused(tmp_path: Path) -> None:
             LinkSettings.from_url("mqtt://127.0.0.1:1", client_id="c"),
             worker="w",
         )
+
+
+async def test_a_quick_model_answers_lone_samples_in_the_links_thread_until_it_is_slow(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    threads: list[str] = []
+    one_at_a_time, slow = threading.Lock(), png(7)
+
+    def predict(frames: list[Any]) -> list[tuple[str, float]]:
+        assert one_at_a_time.acquire(blocking=False)
+        threads.append(threading.current_thread().name)
+        if frames == [slow]:
+            threading.Event().wait(2 * QUICK_S)
+        one_at_a_time.release()
+        return [("bright", 0.9)] * len(frames)
+
+    async with edge_at(broker) as edge, worker_of(task_for(model_in(tmp_path)), broker, predict):
+        await edge.until_running()
+        seq = 0
+        while threads.count("MainThread") < 3 and seq < 500:
+            seq += 1
+            await edge.send(sample(seq))
+            await edge.until_results(seq)
+        assert set(threads[:QUICK_AFTER]) == {"model"}
+        assert "MainThread" in threads
+        await edge.send(sample(seq + 1, slow))
+        await edge.until_results(seq + 1)
+        await edge.send(sample(seq + 2))
+        await edge.until_results(seq + 2)
+        assert threads[-1] == "model"
