@@ -14,8 +14,10 @@ from nereid_cloud.cluster.kubernetes_http import APPLY_PATCH, MERGE_PATCH, Api, 
 from nereid_cloud.cluster.port import Kind, Object, ObjectList, Ref, WatchEvent
 from nereid_shared.errors import NotFound
 
-# The server begins to answer a watch at once, and ends it at its time-out; where it does not, it is gone.
+# The server begins to answer a watch at once, sends a bookmark each minute, and ends it at its time-out; where it does
+# neither, it is gone.
 _SILENCE_S: Final = 5.0
+_QUIET_S: Final = 90.0
 _BEGIN_S: Final = 30.0
 _LOG_READ_S: Final = 30.0
 _STRICT: Final = {"fieldValidation": "Strict"}
@@ -24,17 +26,21 @@ _STRICT: Final = {"fieldValidation": "Strict"}
 class KubernetesCluster:
     """The port `Cluster` over the official client's connections, for several threads."""
 
-    def __init__(self, *, kubeconfig: Path | None = None, context: str | None = None) -> None:
+    def __init__(
+        self, *, kubeconfig: Path | None = None, context: str | None = None, quiet_s: float = _QUIET_S
+    ) -> None:
         """Read the credentials; nothing is sent yet.
 
         Args:
             kubeconfig: None for the credentials that a Pod has.
             context: one of the kubeconfig's; its current one where None.
+            quiet_s: silence after which a watch ends as half-open; more than a minute, the bookmarks' rhythm.
 
         Raises:
             UserError: the kubeconfig or its context cannot be used.
         """
         self._api = Api(kubeconfig, context)
+        self._quiet_s = quiet_s
         self._closed = threading.Event()
 
     def identity(self) -> str:
@@ -84,10 +90,10 @@ class KubernetesCluster:
             "fieldSelector": fields,
             "timeoutSeconds": str(max(1, math.ceil(timeout_s))),
         }
-        read_s = timeout_s + _SILENCE_S
+        quiet_s = min(timeout_s + _SILENCE_S, self._quiet_s)
         path = path_of(kind, namespace=namespace)
-        response = self._api.open("GET", path, query=query, read_s=min(read_s, _BEGIN_S))
-        yield from kubernetes_watch.events(response, over=over, read_s=read_s)
+        response = self._api.open("GET", path, query=query, read_s=min(quiet_s, _BEGIN_S))
+        yield from kubernetes_watch.events(response, over=over, quiet_s=quiet_s)
 
     def create(self, obj: Object, *, dry_run: bool = False) -> Object:
         """Create an object. Raises `AlreadyExists`, `Invalid`."""

@@ -6,8 +6,12 @@ proxies. Its models are left aside: they cost three times the time, and the port
 """
 
 import json
+import logging
+import random
 import re
 import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,12 +39,17 @@ from nereid_shared.errors import (
     UserError,
 )
 
+logger = logging.getLogger(__name__)
+
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"  # JSON is YAML
 
 _CONNECT_S: Final = 5.0
 _READ_S: Final = 30.0
+# How long a call goes on asking a server that asks for patience; its callers have patience of their own.
+_PATIENCE_S: Final = 10.0
+_LEAST_S: Final = 0.05
 # A peer that vanished without a word is noticed within 15 + 3 * 5 s, also in a watch where nothing happens.
 _KEEP_ALIVE: Final = [
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
@@ -51,6 +60,10 @@ _KEEP_ALIVE: Final = [
 ]
 _UNKNOWN_FIELD: Final = re.compile(r'unknown field "([^"]+)"')
 _NOT_DECLARED: Final = re.compile(r"(\.[\w.\[\]=\"'-]+): field not declared in schema")
+
+
+class Refused(Unavailable):
+    """The server has done nothing yet, and says when to ask again."""
 
 
 class Api:
@@ -70,6 +83,7 @@ class Api:
             raise UserError(str(error), where=str(kubeconfig or "in-cluster configuration"), mend=mend) from error
         self._configuration.socket_options = _KEEP_ALIVE
         self._pool: urllib3.PoolManager = RESTClientObject(self._configuration).pool_manager
+        self._closed = threading.Event()
 
     def call(
         self,
@@ -80,16 +94,22 @@ class Api:
         body: object = None,
         content_type: str = JSON,
     ) -> Object:
-        """Return the object that the API answers with.
+        """Return the object that the API answers with; while the server asks for patience, ask again.
 
         Raises:
             NereidError: as `raise_for` says, or `Unavailable` where there is no answer.
         """
-        response = self.open(method, path, query=query, body=body, content_type=content_type)
-        with _translated():
-            data = response.data
-        answer: Object = json.loads(data)
-        return answer
+        ends_at = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                response = self.open(method, path, query=query, body=body, content_type=content_type)
+            except Refused as error:
+                delay_s = max(_LEAST_S, error.delay_s or 0.0) * random.uniform(1.0, 1.25)  # noqa: S311 - jitter
+                if time.monotonic() + delay_s > ends_at or self._closed.wait(delay_s):
+                    raise
+                logger.info("asked for patience", extra={"path": path, "delay_s": round(delay_s, 3)})
+                continue
+            return _object(response)
 
     def open(
         self,
@@ -126,7 +146,8 @@ class Api:
         return response
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close idle connections; calls that wait for the server's patience end."""
+        self._closed.set()
         self._pool.clear()
 
     def _headers(self, content_type: str) -> dict[str, str]:
@@ -195,6 +216,8 @@ def error_of(  # noqa: PLR0911 - one line per status
             return Gone(message)
         case 400 | 422 | 500 if causes:
             return Invalid(message.partition(" is invalid")[0] if " is invalid" in message else _what(status), causes)
+    if delay_s is not None and code in {429, 503}:
+        return Refused(message, delay_s=delay_s)
     return Unavailable(message, delay_s=delay_s) if code == 429 or code >= 500 else PermanentError(message)
 
 
@@ -224,6 +247,18 @@ def _delay_s(status: Mapping[str, Any], headers: Mapping[str, str]) -> float | N
         return float(asked) if asked else None
     except ValueError:  # an HTTP date, which API servers do not send
         return None
+
+
+def _object(response: urllib3.BaseHTTPResponse) -> Object:
+    with _translated():
+        data = response.data
+    try:
+        answer = json.loads(data)
+    except ValueError as error:
+        raise Unavailable(f"this is not an API's answer: {data[:200]!r}") from error
+    if not isinstance(answer, dict):
+        raise Unavailable(f"this is not an API's answer: {data[:200]!r}")
+    return answer
 
 
 @contextmanager

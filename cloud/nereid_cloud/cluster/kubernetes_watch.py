@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,17 +15,19 @@ from nereid_cloud.cluster.kubernetes_http import error_of
 from nereid_cloud.cluster.port import WatchEvent
 from nereid_shared.errors import Unavailable
 
+logger = logging.getLogger(__name__)
+
 _CHUNK_BYTES: Final = 65536
 _CHECK_S: Final = 0.2
 
 
-def events(response: urllib3.BaseHTTPResponse, *, over: Callable[[], bool], read_s: float) -> Iterator[WatchEvent]:
-    """Yield the events of a watch's response until the server ends it or `over` is true.
+def events(response: urllib3.BaseHTTPResponse, *, over: Callable[[], bool], quiet_s: float) -> Iterator[WatchEvent]:
+    """Yield the events of a watch's response until the server ends it, is silent for too long, or `over` is true.
 
     Args:
         response: its body is still to be read.
         over: asked every 0.2 s, from another thread.
-        read_s: how long the server may be silent.
+        quiet_s: silence after which the connection counts as half-open: a new watch tells.
 
     Raises:
         Gone: the version is too old.
@@ -32,7 +35,7 @@ def events(response: urllib3.BaseHTTPResponse, *, over: Callable[[], bool], read
     """
     sock: socket.socket | None = getattr(response.connection, "sock", None)
     if sock is not None:
-        sock.settimeout(read_s)
+        sock.settimeout(quiet_s)
     done = threading.Event()
     threading.Thread(target=_interrupt, args=(response, over, done), name="watch's end", daemon=True).start()
     try:
@@ -40,6 +43,8 @@ def events(response: urllib3.BaseHTTPResponse, *, over: Callable[[], bool], read
             if over():
                 return
             yield _event(line)
+    except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
+        logger.info("watch silent, ended", extra={"quiet_s": quiet_s})
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
         if not over():
             raise Unavailable(f"the watch broke: {error}") from error

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kind's objects as they change: list, watch, and list again when the watch is lost.
+"""A kind's objects as they change: list, watch, and list again where a watch cannot go on.
+
+A watch that broke is continued once from where it was. If that fails too, the server was away: it may have come back
+with an older store, whose later changes a watch from a version of its future would not show. Hence a new list.
 
 Blocks; its callers run it in a thread of their own, and answer for what it raises: a thread that ends unseen leaves a
 cache that never changes again.
@@ -8,15 +11,19 @@ cache that never changes again.
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
 from nereid_cloud.cluster.port import Cluster, Kind, Object, WatchEvent
-from nereid_shared.errors import Gone, NereidError, TemporaryError
+from nereid_shared.errors import Gone, NereidError, TemporaryError, Unavailable
 
 logger = logging.getLogger(__name__)
 
-WATCH_S: Final = 300.0
+# Between one and two of them, so that a server's watches do not end together.
+WATCH_S: Final = 240.0
+# A watch that ends sooner, and with nothing, was not served.
+SHORT_S: Final = 1.0
 FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 30.0
 
@@ -49,7 +56,7 @@ class ListWatch:
     ) -> None:
         self._cluster, self._kind, self._on_list, self._on_event = cluster, kind, on_list, on_event
         self._stop, self._labels, self._fields, self._last_retry_s = stop, labels, fields, last_retry_s
-        self._failures = 0
+        self._failures, self._version = 0, ""
 
     def run(self) -> None:
         """Follow the cluster until `stop` is set; the cluster's own errors are logged and tried again.
@@ -59,36 +66,52 @@ class ListWatch:
         """
         while not self._stop.is_set():
             try:
-                self._follow()
+                if not self._version:
+                    self._list()
+                self._watch()
             except Gone:
                 logger.info("watch too old, listing again", extra={"kind": self._kind.kind})
-            except NereidError as error:
+                self._version = ""
                 self._failures += 1
-                asked_s = error.delay_s if isinstance(error, TemporaryError) else None
-                delay_s = asked_s or self._back_off_s()
-                extra = {"kind": self._kind.kind, "error": str(error), "delay_s": delay_s}
-                logger.warning("watch failed", extra=extra)
-                self._stop.wait(delay_s)
+                if self._failures > 1:
+                    self._stop.wait(self._back_off_s())
+            except NereidError as error:
+                self._stop.wait(self._failed(error))
+
+    def _failed(self, error: NereidError) -> float:
+        """Note a failure; return how long to wait."""
+        self._failures += 1
+        asked_s = error.delay_s if isinstance(error, TemporaryError) else None
+        if self._failures > 1 and asked_s is None:
+            self._version = ""
+        delay_s = asked_s * random.uniform(1.0, 1.25) if asked_s else self._back_off_s()  # noqa: S311 - jitter
+        extra = {"kind": self._kind.kind, "error": str(error), "delay_s": round(delay_s, 3)}
+        logger.warning("watch failed", extra=extra)
+        return delay_s
 
     def _back_off_s(self) -> float:
         delay_s = min(FIRST_RETRY_S * 2.0 ** min(self._failures, 16), self._last_retry_s)
         return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
-    def _follow(self) -> None:
-        """List once, then watch until the watch fails."""
+    def _list(self) -> None:
         listed = self._cluster.list(self._kind, labels=self._labels, fields=self._fields)
         self._on_list(listed.items)
-        self._failures, version = 0, listed.resource_version
-        while not self._stop.is_set():
-            events = self._cluster.watch(
-                self._kind,
-                resource_version=version,
-                stop=self._stop,
-                labels=self._labels,
-                fields=self._fields,
-                timeout_s=WATCH_S,
-            )
-            for event in events:
-                version = event.object["metadata"]["resourceVersion"]
-                if event.type != "BOOKMARK":
-                    self._on_event(event)
+        self._version = listed.resource_version
+
+    def _watch(self) -> None:
+        """Watch until the server or its time ends it."""
+        began, seen = time.monotonic(), False
+        for event in self._cluster.watch(
+            self._kind,
+            resource_version=self._version,
+            stop=self._stop,
+            labels=self._labels,
+            fields=self._fields,
+            timeout_s=WATCH_S * random.uniform(1.0, 2.0),  # noqa: S311 - jitter
+        ):
+            self._version, self._failures, seen = event.object["metadata"]["resourceVersion"], 0, True
+            if event.type != "BOOKMARK":
+                self._on_event(event)
+        if not seen and not self._stop.is_set() and time.monotonic() - began < SHORT_S:
+            raise Unavailable("the watch ended at once, with nothing")
+        self._failures = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract suite's clusters: each test runs on the LocalCluster and on a real API server."""
+"""The contract suite's clusters: each test runs on the LocalCluster, on a real API server, and on one that fails."""
 
 import threading
 import time
@@ -36,17 +36,37 @@ def absent(cluster: Cluster, ref: Ref) -> bool:
     return False
 
 
-@pytest.fixture(params=["local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
+@pytest.fixture(
+    params=[
+        "local",
+        pytest.param("kubernetes", marks=pytest.mark.cluster),
+        pytest.param("faulty", marks=[pytest.mark.cluster, pytest.mark.slow]),
+    ]
+)
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     if request.param == "local":
-        opened: Cluster = LocalCluster(tmp_path / "cluster.db")
-    else:
-        # The client takes a second to import, which the quick tests do without.
-        from nereid_cloud.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415
+        yield from _closed(LocalCluster(tmp_path / "cluster.db"))
+        return
+    # The client takes a second to import, which the quick tests do without.
+    from tests.cluster.faults import FaultProxy  # noqa: PLC0415
 
-        opened = KubernetesCluster(kubeconfig=request.getfixturevalue("api_server").kubeconfig)
-    yield opened
-    opened.close()
+    from nereid_cloud.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415
+
+    kubeconfig: Path = request.getfixturevalue("api_server").kubeconfig
+    if request.param == "kubernetes":
+        yield from _closed(KubernetesCluster(kubeconfig=kubeconfig))
+        return
+    with FaultProxy(kubeconfig) as proxy:
+        # Slow, and every third request is refused for now: an answer comes all the same. Watches are not tried again
+        # by the port but by `ListWatch`, which has its own tests.
+        proxy.delay_s = 0.002
+        proxy.every = lambda number, request: 429 if number % 3 == 0 and not request.is_watch else 0
+        yield from _closed(KubernetesCluster(kubeconfig=proxy.kubeconfig(tmp_path)))
+
+
+def _closed(cluster: Cluster) -> Iterator[Cluster]:
+    yield cluster
+    cluster.close()
 
 
 @pytest.fixture

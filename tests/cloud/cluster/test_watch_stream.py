@@ -16,4 +16,4 @@ from nereid_shared.errors import Unavailable
 def test_a_line_that_is_no_event_breaks_the_watch(body: bytes) -> None:
     response = urllib3.HTTPResponse(body=io.BytesIO(body), preload_content=False)
     with pytest.raises(Unavailable, match="the watch broke"):
-        list(events(response, over=lambda: False, read_s=1.0))
+        list(events(response, over=lambda: False, quiet_s=1.0))
