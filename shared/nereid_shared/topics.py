@@ -8,7 +8,6 @@ Everything travels with QoS 1; samples and results are msgpack, all other bodies
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,24 +90,6 @@ CLOUD_INFO: Final = Topic(pattern="neptune/services/{service}/cloud/{pod}/info",
 TASK: Final = Topic(pattern="neptune/workers/{worker}/task", max_bytes=MIB)
 WORKER_INFO: Final = Topic(pattern="neptune/workers/{worker}/info", max_bytes=64 * KIB)
 ACCEPTED: Final = Topic(pattern="neptune/workers/{worker}/accepted", max_bytes=4 * KIB)
-
-TABLE: Final[tuple[Topic, ...]] = (
-    DESIRED, INSERT, DELETE, NODE_ALIVE, STATE, STATUS, SYNC, GM_ALIVE, GM_SENTINEL, GM_FENCE,
-    SAMPLES, RESULTS, CLOUD_INFO, TASK, WORKER_INFO, ACCEPTED,
-)  # fmt: skip
-
-
-def identify(topic: str) -> tuple[Topic, dict[str, str]] | None:
-    """Return the line of the table that a topic belongs to, with its variable levels."""
-    return next(_matches(topic), None)
-
-
-def _matches(topic: str) -> Iterator[tuple[Topic, dict[str, str]]]:
-    # A fixed level beats a variable one: …/cloud/{pod}/info is longer than …/{node}/samples, so lengths suffice.
-    for line in TABLE:
-        levels = line.match(topic)
-        if levels is not None:
-            yield line, levels
 
 
 def shared(filter_: str, *, group: str) -> str:

@@ -67,7 +67,7 @@ def test_what_has_a_default_may_be_absent(tmp_path: Path, field: str) -> None:
         ("input.normalization.std", None, "input.normalization.std: missing"),
         ("input.normalization.std", [0], "input.normalization.std.0: "),
         ("input.normalization.mean", [1, 2], "input: normalization.mean should have 1 or 3 figures"),
-        ("input.layout", "HWC", "input.layout: "),
+        ("input.layout", "HWC", "input.layout: should be 'NHWC' or 'NCHW', not 'HWC'"),
         ("input.letterboxValue", 256, "input.letterboxValue: "),
         ("input.exif", "yes", "input.exif: "),
         ("output.labels", [], "output.labels: "),
@@ -80,7 +80,12 @@ def test_what_has_a_default_may_be_absent(tmp_path: Path, field: str) -> None:
         ("file.name", "/etc/passwd", "file.name: should be a path below"),
         ("golden.0.input", "../secret.png", "golden.0.input: should be a path below"),
         ("golden.0.tolerance", -1, "golden.0.tolerance: "),
-        ("task", "detection", "task: "),
+        ("golden.0.output", [], "golden.0.output: "),
+        ("input.normalization.mean", [], "input.normalization.mean: "),
+        ("file.bytes", 0, "file.bytes: "),
+        ("file.sha256", "0" * 64 + "\n", "file.sha256: "),
+        ("name", "", "name: "),
+        ("task", "detection", "task: should be 'classification', not 'detection'"),
     ],
 )
 def test_a_wrong_card_is_refused_with_file_field_and_mend(tmp_path: Path, field: str, value: object, says: str) -> None:
@@ -92,7 +97,7 @@ def test_a_wrong_card_is_refused_with_file_field_and_mend(tmp_path: Path, field:
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b'{"schema": NaN}'])
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b'{"schema": NaN}', b'{"name": "\xff"}', b"[" * 9999])
 def test_what_is_no_card_at_all_is_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "model.json").write_bytes(text)
     with pytest.raises(ModelInvalid) as caught:

@@ -21,12 +21,16 @@ from nereid_shared.messages import (
     Desired,
     Ledger,
     Message,
+    ModelOutput,
     ModelRef,
     NodeAlive,
+    NodeState,
+    Output,
     RuleRef,
     Task,
     TaskInfo,
     TaskRow,
+    TaskState,
     WorkerInfo,
     canonical_json,
 )
@@ -198,6 +202,14 @@ def test_what_a_hash_covers_stays_as_it_is() -> None:
         '"parameters":{},"role":"edge","rule":{"budget":null,"name":"r","parameters":{},"schema_":"1.0"},'
         '"schema_":"1.0","script_boot_file":"builtin:classify","script_dir":"","service":"s","uid":"u"}'
     )
+
+
+def test_contents_go_by_the_names_of_the_fields_at_every_depth() -> None:
+    output = Output(models=[ModelOutput(name="m")], task_info=TaskInfo(start_time="now"))
+    tasks = {"u": TaskState(generation=1, condition="Running")}
+    assert output.content()["models"] == [{"schema_": "1.0", "format": "", "url": "", "name": "m", "digest": ""}]
+    assert output.content()["task_info"]["start_time"] == "now"
+    assert NodeState(boot="b", number=1, tasks=tasks).content()["tasks"]["u"]["schema_"] == "1.0"
 
 
 def test_a_message_made_of_foreign_values_can_be_checked() -> None:
