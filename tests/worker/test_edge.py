@@ -18,10 +18,11 @@ from nereid_shared.samples import Result, Sample
 from nereid_worker.answers import Answer
 from nereid_worker.classifier import Classifier
 from nereid_worker.edge import JointInference, Results
+from nereid_worker.files import Files
 from nereid_worker.page import Page
 from nereid_worker.rules import make_rule
 from nereid_worker.settings import Settings
-from nereid_worker.sources import Files, Live
+from nereid_worker.sources import Live
 from nereid_worker.spool import Spool
 from nereid_worker.uplink import Uplink
 
@@ -51,7 +52,7 @@ class Rig:
         self.service = JointInference(
             classifier=Classifier.load(write_model(folder / "model")),
             rule=make_rule("Margin", {"threshold": rule}, budget), page=self.page, spool=self.spool,
-            notify=self.uplink.notify, deadline_s=deadline_s, results=results,
+            notify=self.uplink.notify, deadline_s=deadline_s, results=results, state=folder,
         )  # fmt: skip
         self.uplink.start()
         self.uplink.attach(self.page, self.spool)
@@ -282,6 +283,28 @@ def test_a_dataset_goes_on_from_its_cursor(broker: Mosquitto, tmp_path: Path) ->
         with rig() as second:
             assert [a.index for a in second.service.stream(Files(str(index), "csv"))] == [3, 4, 5]
             assert list(second.service.stream(Files(str(index), "csv"))) == []
+
+
+@pytest.mark.parametrize("format_", ["csv", "folder"])
+def test_a_dataset_that_has_changed_before_its_cursor_repeats_nothing(
+    broker: Mosquitto, tmp_path: Path, format_: str
+) -> None:
+    index = write_dataset(tmp_path / "data", [EASY] * 4)
+    url = str(index if format_ == "csv" else index.parent)
+    with LcPeer(broker.url):
+        first = Rig(broker.url, tmp_path / "rig")
+        stream = first.service.stream(Files(url, format_))
+        seen = [next(stream).key for _ in range(3)]
+        stream.close()
+        first.close()
+        (tmp_path / "data" / "images" / "0.png").write_bytes(FRAMES[EASY])
+        index.write_text(index.read_text().replace("path\n", "path\nimages/0.png\n"))
+        second = Rig(broker.url, tmp_path / "rig")
+        seen += [answer.key for answer in second.service.stream(Files(url, format_))]
+        assert second.ledger.failed == {}
+        second.close()
+    late = ["images/0.png"] if format_ == "folder" else []
+    assert seen == [f"images/{number:05}.png" for number in range(4)] + late
 
 
 def test_the_budgets_threshold_is_kept_for_the_same_rule_only(broker: Mosquitto, tmp_path: Path) -> None:

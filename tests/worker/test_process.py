@@ -219,6 +219,19 @@ def test_two_of_one_service_do_not_share_the_state(tmp_path: Path, broker: Mosqu
                 assert second.stop() == 0
 
 
+def test_a_dataset_may_be_a_folder_of_indices(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
+    index = write_dataset(tmp_path / "data", [EASY, HARD, EASY])
+    (index.parent / "later.csv").write_text("label,path\n1,images/00001.png\n")
+    task = make_task(model, dataset=dataset_of(index.parent))
+    with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")):
+        peer.wait_status("completed")
+        assert_ledger(peer, seen=4, hard=2)
+        (index.parent / "zero.csv").write_text("path\nimages/00001.png\n")
+        peer.wait(lambda: peer.last.ledger and peer.last.ledger.seen == 5)
+        peer.wait_status("completed")
+        assert_ledger(peer, seen=5, hard=3)
+
+
 def test_a_second_process_of_the_same_name_waits_in_silence(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
     task = classify(tmp_path, model, [EASY] * 10)
     with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")) as first:

@@ -8,7 +8,8 @@ import pytest
 from tests.worker.scenes import picture, write_dataset
 
 from nereid_shared.errors import UserError
-from nereid_worker.sources import Files, Iterated, Live, frame
+from nereid_worker.files import Files
+from nereid_worker.sources import Iterated, Live, frame
 
 
 def keys(source: Files, start: int = 0) -> list[str]:

@@ -7,16 +7,16 @@ if TYPE_CHECKING:
     from nereid_worker.answers import Answer as Answer
     from nereid_worker.cloud import CloudWorker as CloudWorker
     from nereid_worker.edge import JointInference as JointInference
+    from nereid_worker.files import Files as Files
     from nereid_worker.rules import RULES as RULES
     from nereid_worker.rules import Rule as Rule
-    from nereid_worker.sources import Files as Files
     from nereid_worker.sources import Live as Live
     from nereid_worker.sources import camera as camera
 
 _EXPORTS = {
     "Answer": "answers",
     "CloudWorker": "cloud",
-    "Files": "sources",
+    "Files": "files",
     "JointInference": "edge",
     "Live": "sources",
     "RULES": "rules",

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
@@ -23,7 +24,8 @@ from nereid_shared.errors import BadSample
 from nereid_shared.samples import MAX_KEY_BYTES, Result
 from nereid_worker.answers import Answer, Opinion
 from nereid_worker.encoding import ENVELOPE_BYTES, encode_frame, is_frame, to_spool
-from nereid_worker.page import FAILURES, Page
+from nereid_worker.files import Files
+from nereid_worker.page import FAILURES, Page, mark_of
 from nereid_worker.reader import Reader, as_source
 from nereid_worker.sources import Frame, Source, frame
 from nereid_worker.spool import Spool
@@ -61,6 +63,7 @@ class JointInference:
         dataset: what `stream` reads by default.
         notify: tells the uplink that the spool has a new sample.
         results: what `take_result` fills; given where results can come before the service is there.
+        state: where sources may keep what they need to go on after a restart.
 
     Attributes:
         on_correction: called with each correction, in the caller's thread; by default they are kept for `corrections`.
@@ -79,12 +82,14 @@ class JointInference:
         parameters: dict[str, str] | None = None,
         dataset: Source | None = None,
         results: Results | None = None,
+        state: Path | None = None,
     ) -> None:
         self.classifier, self.rule = classifier, rule
         self.deadline_s = deadline_s
         self.parameters = dict(parameters or {})
         self.dataset = dataset
         self.corrections_lost = 0
+        self._state = state
         self._page, self._spool, self._notify = page, spool, notify
         self._results: Results = queue.SimpleQueue() if results is None else results
         self._waiting = Waiting()
@@ -270,8 +275,12 @@ class JointInference:
             return page.seen + page.skipped if source.live else 0
         identity = _eight_bytes(source.identity)
         if page.source != identity:
-            page.source, page.cursor = identity, 0
-            page.commit()
+            page.source, page.cursor, page.last = identity, 0, 0
+        if isinstance(source, Files):
+            if self._state is not None:
+                source.keep_order(self._state)
+            page.cursor = source.resume(page.cursor, page.last)
+        page.commit()
         return page.cursor
 
     def _answered(
@@ -328,7 +337,7 @@ class JointInference:
                 page.easy += 1
             page.rule_state = self.rule.state
         if source is not None and source.identity:
-            page.cursor = item.index + 1
+            page.cursor, page.last = item.index + 1, mark_of(item.key)
         page.commit()
 
     def _send(self, item: Frame, answer: Answer, inbox: Inbox, source: Source | None) -> None:

@@ -25,10 +25,10 @@ from nereid_shared.messages import DatasetRef, ModelOutput, Task, TaskInfo, Work
 from nereid_shared.samples import Result
 from nereid_worker import builtin
 from nereid_worker.edge import DRAIN_S, JointInference, Results
+from nereid_worker.files import Files
 from nereid_worker.models import on_this_node
 from nereid_worker.page import Page
 from nereid_worker.settings import Settings
-from nereid_worker.sources import Files
 from nereid_worker.spool import Spool
 from nereid_worker.state_lock import Holder, StateLock
 from nereid_worker.uplink import Uplink
@@ -211,7 +211,7 @@ class EdgeProcess:
                 on_end=lambda: self._tell("completed"), on_more=lambda: self._tell("running"),
             )  # fmt: skip
             return
-        script = Path(task.script_dir, boot)
+        script = Path(self._settings.script_dir or task.script_dir, boot)
         if not script.is_file():
             raise UserError(
                 "there is no such file on this node", where=str(script), mend="Copy the script there.",
@@ -271,6 +271,7 @@ class EdgeProcess:
         return JointInference(
             classifier=classifier, rule=rule, page=page, spool=spool, notify=self._uplink.notify,
             deadline_s=task.deadline_s, parameters=task.parameters, dataset=dataset, results=self._results,
+            state=self._settings.state,
         )  # fmt: skip
 
     def _tell(self, status: Status, reason: str = "", message: str = "") -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from nereid_shared.errors import UserError
+from nereid_shared.link_settings import TlsFiles
 
 REQUIRED = ("NEREID_WORKER", "NEREID_SERVICE", "NEREID_BROKER")
 
@@ -23,6 +24,8 @@ class Settings:
         service: the service's identity on topics.
         broker: URL of the broker: the node's own at the edge, the cloud's in the cloud.
         state: folder that outlives the Pod; edge only.
+        script_dir: where the script is mounted, if not at the task's own path (a ConfigMap); edge only.
+        tls: our certificate for the broker; None where it has no TLS.
         task: the task's JSON; cloud only, the edge gets it from its broker.
         info_interval_s: how often counters are reported; changes of status go at once.
         json_logs: one JSON object a line instead of text.
@@ -37,6 +40,8 @@ class Settings:
     task: str
     info_interval_s: float
     json_logs: bool
+    script_dir: str = ""
+    tls: TlsFiles | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -72,4 +77,11 @@ class Settings:
             task=env.get("NEREID_TASK", ""),
             info_interval_s=info_interval_s,
             json_logs=env.get("NEREID_LOG_FORMAT") == "json",
+            script_dir=env.get("NEREID_SCRIPT_DIR", ""),
+            tls=_certificates(Path(env["NEREID_CERTS"])) if env.get("NEREID_CERTS") else None,
         )
+
+
+def _certificates(folder: Path) -> TlsFiles:
+    """Return the files of a folder as a Secret or `nereid certs` lays them out."""
+    return TlsFiles(ca=folder / "ca.crt", cert=folder / "tls.crt", key=folder / "tls.key")

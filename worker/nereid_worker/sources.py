@@ -1,24 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where samples come from: folders, indices, live streams.
+"""Where samples come from: live streams, lists; folders and indices are in `nereid_worker.files`.
 
 A source yields `Frame`s from a given index on. Files wait for the worker (and resume from its cursor); live sources do
 not wait, so that of several unread frames only the newest is kept.
 """
 
-import csv
-import hashlib
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from nereid_shared.errors import UserError
-
-IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
-MAX_FILE_BYTES = 12 * 1024 * 1024
 
 
 class Frame(Struct, frozen=True, kw_only=True):
@@ -68,94 +61,6 @@ def frame(data: Any, *, index: int, key: str = "") -> Frame:
     if isinstance(data, bytearray | memoryview):
         data = bytes(data)
     return Frame(index=index, key=key or str(index), data=data, captured_s=time.monotonic(), captured_at=time.time())
-
-
-class Files:
-    """Images named by an index file (`csv`, `txt`) or found in a folder, in a fixed order.
-
-    A ``csv`` has a header; the column ``path`` names the image (else the first column). A ``txt`` has one path per
-    line, and what follows it after white space is not read. Paths are relative to the index file's folder and cannot
-    leave it. A folder's images are taken in the order of their relative paths.
-
-    Args:
-        url: the index file or folder, as a path or ``file://`` URL.
-        format: ``csv``, ``txt`` or ``folder``.
-        interval_s: pace, kept by the worker; 0 reads as fast as it can.
-
-    Raises:
-        UserError: there is no such file or folder, or the format is unknown.
-    """
-
-    live = False
-    blocking = False
-
-    def __init__(self, url: str, format: str, *, interval_s: float = 0.0) -> None:  # noqa: A002 - the CRD's word
-        self._path = Path(url.removeprefix("file://"))
-        if format not in {"csv", "txt", "folder"}:
-            raise UserError(f"format {format!r} has no reader", where=url, mend="Use csv, txt or folder")
-        self._require()
-        self._format = format
-        self.interval_s = interval_s
-        self.identity = hashlib.sha256(f"{format} {self._path}".encode()).hexdigest()
-
-    def frames(self, start: int) -> Iterator[Frame]:
-        """Yield the images from the index `start` on; one that cannot be read has ``data`` None.
-
-        Raises:
-            UserError: the index cannot be read, or the whole dataset has vanished; no image counts as failed for that.
-        """
-        root = self._path if self._path.is_dir() else self._path.parent
-        inside = os.path.realpath(root) + os.sep
-        try:
-            for index, name in enumerate(self._names()):
-                if index >= start:
-                    data = _read(root / name, inside)
-                    if data is None:
-                        self._require()
-                    yield frame(data, index=index, key=name)
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise UserError(
-                f"the index cannot be read: {error}", where=str(self._path), mend="Mend the file; it is tried again.",
-                reason="DatasetUnreadable",
-            ) from error  # fmt: skip
-
-    def _require(self) -> None:
-        if not self._path.exists():
-            raise UserError(
-                "there is no such file or folder", where=str(self._path),
-                mend="Put it there, or mend spec.dataUrl of the Dataset.", reason="DatasetUnreadable",
-            )  # fmt: skip
-
-    def version(self) -> tuple[int, int]:
-        """Return the index file's (or folder's) time of change and size; (0, 0) while it is gone."""
-        try:
-            status = self._path.stat()
-        except OSError:
-            return 0, 0
-        return status.st_mtime_ns, status.st_size
-
-    def _names(self) -> Iterator[str]:
-        if self._format == "folder":
-            found = (path for path in self._path.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-            yield from sorted(str(path.relative_to(self._path)) for path in found)
-        elif self._format == "csv":
-            with self._path.open(newline="", encoding="utf-8-sig") as file:
-                rows = csv.reader(file)
-                header = next(rows, [])
-                column = header.index("path") if "path" in header else 0
-                yield from (row[column] for row in rows if len(row) > column)
-        else:
-            with self._path.open(encoding="utf-8-sig") as file:
-                yield from (line.split()[0] for line in file if line.strip())
-
-
-def _read(path: Path, inside: str) -> bytes | None:
-    try:
-        if not os.path.realpath(path).startswith(inside) or path.stat().st_size > MAX_FILE_BYTES:
-            return None
-        return path.read_bytes()
-    except OSError:
-        return None
 
 
 class Live:
