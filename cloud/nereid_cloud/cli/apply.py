@@ -29,9 +29,9 @@ def apply(
     dry_run: Annotated[Literal["none", "server"], typer.Option(help="server: check, change nothing.")] = "none",
 ) -> None:
     """Create or change the objects that manifests describe."""
-    found = manifests.documents(filename)
+    documents = manifests.documents(filename)
     cluster = cluster_of(ctx)
-    codes = [_apply(cluster, document, namespace, dry_run=dry_run == "server") for document in found]
+    codes = [_apply(cluster, document, namespace, dry_run=dry_run == "server") for document in documents]
     if any(codes):
         raise typer.Exit(MENDABLE if MENDABLE in codes else FAILED)
 
@@ -42,9 +42,7 @@ def _apply(cluster: Cluster, document: Document, namespace: str, *, dry_run: boo
         ref = ref_of(document, namespace)
         word = _done(cluster, document.obj, ref, dry_run=dry_run)
     except Invalid as error:
-        for cause in error.causes:
-            note(f"error: {document.where(cause.field)}: {cause.field}: {_with_mend(document.obj, cause)}")
-        return MENDABLE
+        return refused(document, error)
     except NotFound as error:
         return told(UserError(str(error), where=document.where()))
     except NereidError as error:
@@ -52,6 +50,21 @@ def _apply(cluster: Cluster, document: Document, namespace: str, *, dry_run: boo
     sys.stdout.write(f"{called(ref.kind, ref.name)} {word}{' (server dry run)' if dry_run else ''}\n")
     sys.stdout.flush()
     return 0
+
+
+def refused(document: Document, error: Invalid) -> int:
+    """Say why a document is refused and return the exit code."""
+    for line in refusals(document, error):
+        note(line)
+    return MENDABLE
+
+
+def refusals(document: Document, error: Invalid) -> list[str]:
+    """Return why a document is refused: a line per field, with the place where it stands."""
+    return [
+        f"error: {document.where(cause.field)}: {cause.field}: {_with_mend(document.obj, cause)}"
+        for cause in error.causes
+    ]
 
 
 def ref_of(document: Document, namespace: str) -> Ref:
@@ -80,7 +93,7 @@ def ref_of(document: Document, namespace: str) -> Ref:
 
 
 def _done(cluster: Cluster, obj: Object, ref: Ref, *, dry_run: bool) -> str:
-    before = _found(cluster, ref)
+    before = found(cluster, ref)
     if before and before["metadata"].get("deletionTimestamp"):
         note(f"Warning: {called(ref.kind, ref.name)} is being deleted; apply it again when it is gone")
     after = cluster.apply(obj, manager=MANAGER, dry_run=dry_run)
@@ -89,7 +102,8 @@ def _done(cluster: Cluster, obj: Object, ref: Ref, *, dry_run: bool) -> str:
     return "unchanged" if essence(before) == essence(after) else "configured"
 
 
-def _found(cluster: Cluster, ref: Ref) -> Object | None:
+def found(cluster: Cluster, ref: Ref) -> Object | None:
+    """Return an object, None where there is none."""
     try:
         return cluster.get(ref)
     except NotFound:
@@ -107,13 +121,13 @@ def _with_mend(obj: Object, cause: FieldCause) -> str:
     if "must be of type string" in cause.message:
         return f"{cause.message}. Write it in quotes"
     # Only an error needs the schemas.
-    from nereid_cloud import crds  # noqa: PLC0415
     from nereid_cloud.cluster.schema import unknown_fields  # noqa: PLC0415
+    from nereid_cloud.definitions import schema_of  # noqa: PLC0415
 
     kind = KINDS.get(obj["kind"])
     if kind is None or kind.api_version != obj["apiVersion"]:
         return cause.message
-    schema = crds.schema(kind)
+    schema = schema_of(f"{kind.plural}.{kind.group}") or {}
     if "unknown field" in cause.message:
         # An API server does not say which field was meant.
         meant = (unknown.message for unknown in unknown_fields(schema, obj) if unknown.field == cause.field)
