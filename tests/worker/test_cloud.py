@@ -442,6 +442,27 @@ async def test_a_script_answers_with_a_model_of_its_own_and_ends_on_sigterm(brok
             assert await child.wait() == 0
         await edge.until(lambda: edge.infos[-1].status == "offline")
     assert (edge.results[0][1].label, edge.results[0][1].score) == ("hello", 0.25)
+    assert edge.results[0][1].model == "big"
+
+
+@pytest.mark.parametrize("given", ["", ", model='mine'"])
+async def test_the_answers_of_a_script_name_the_task_s_model_or_its_own(
+    broker: Mosquitto, tmp_path: Path, given: str
+) -> None:
+    (tmp_path / "cloud.py").write_text(
+        "from nereid_worker import CloudWorker\n"
+        f"CloudWorker.from_task().serve(lambda frames: [('hello', 0.5) for frame in frames]{given})\n"
+    )
+    file = model_in(tmp_path / "model")
+    async with edge_at(broker) as edge:
+        child = await process(task_for(file, script_dir=str(tmp_path), script_boot_file="cloud.py"), broker)
+        await edge.until_running()
+        await edge.send(sample(1))
+        await edge.until(lambda: bool(edge.results))
+        child.terminate()
+        async with asyncio.timeout(WAIT_S):
+            await child.wait()
+    assert edge.results[0][1].model == ("mine" if given else hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 async def test_a_killed_worker_is_offline_by_its_will(broker: Mosquitto, tmp_path: Path) -> None:

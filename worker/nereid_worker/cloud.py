@@ -13,7 +13,6 @@ import runpy
 import secrets
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -33,13 +32,14 @@ from nereid_shared.errors import (
     TemporaryError,
     UserError,
 )
-from nereid_shared.link import Link, LinkSettings, Message, Will
+from nereid_shared.link import Link, LinkSettings, Message, TlsFiles, Will
 from nereid_shared.messages import ModelOutput, Task, WorkerInfo
 from nereid_shared.samples import Result, Sample
 from nereid_worker.classifier import Classifier
 from nereid_worker.cloud_answers import Predict, answer
 from nereid_worker.cloud_batches import Batches, Job, Pace
-from nereid_worker.models import on_this_node
+from nereid_worker.models import name_of, on_this_node
+from nereid_worker.scratch import Scratch
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class CloudWorker:
         self._status: Status = "starting"
         self._reason, self._message = "LoadingModel", ""
         self._classifier: Classifier | None = None
-        self._folder = tempfile.TemporaryDirectory(prefix="nereid-model-")
+        self._scratch = Scratch()
         self._nodes = frozenset(task.nodes)
         self._strangers: set[str] = set()
         self._answers: OrderedDict[_Identity, bytes] = OrderedDict()
@@ -132,14 +132,13 @@ class CloudWorker:
             ModelInvalid, TemporaryError, UserError: it cannot be loaded.
         """
         if self._classifier is None:
-            # Of this process alone: replicas on one machine must not fetch into the same folder.
-            path = on_this_node(self.task.model, into=Path(self._folder.name))
+            path = on_this_node(self.task.model, into=self._scratch)
             self._classifier = Classifier.load(path, sha256=self.task.model.sha256)
             for warning in self._classifier.warnings:
                 log.warning("model", extra={"warning": warning})
         return self._classifier
 
-    def serve(self, predict: Predict | None = None) -> None:
+    def serve(self, predict: Predict | None = None, *, model: str = "") -> None:
         """Answer samples until the worker is told to stop; returns then.
 
         `predict` runs in the calling thread, never twice at once. One that has answered several batches in less than a
@@ -147,6 +146,8 @@ class CloudWorker:
 
         Args:
             predict: answers a batch (see `nereid_worker.cloud_answers.Predict`); by default the task's model does.
+            model: what the answers are to call the model that `predict` runs, such as a file's sha256; by default the
+                sha256 of the task's model, or the model's name where it is no file here.
 
         Raises:
             ModelInvalid, TemporaryError, UserError: the model cannot be loaded.
@@ -154,10 +155,10 @@ class CloudWorker:
         if self._loop is None:
             raise UserError("serve() works while the worker runs", mend="Call it in the script itself.")
         labels: tuple[str, ...] = ()
-        digest = self._classifier.digest if self._classifier else ""
         if predict is None:
             classifier = self.classifier
-            predict, labels, digest = classifier.predict_batch, classifier.labels, classifier.digest
+            predict, labels = classifier.predict_batch, classifier.labels
+        digest = model or (self._classifier.digest if self._classifier else name_of(self.task.model))
 
         def answer_timed(jobs: list[Job]) -> list[Result]:
             began = time.perf_counter()
@@ -183,7 +184,7 @@ class CloudWorker:
                 await self._work(predict)
             finally:
                 await self._goodbye()
-                self._folder.cleanup()
+                self._scratch.remove()
 
     def stop(self) -> None:
         """Begin the drain: no further samples, an answer to those that are here. For the loop's thread."""
@@ -386,13 +387,16 @@ class CloudWorker:
         )  # fmt: skip
 
 
-async def run_cloud(task: Task, *, broker_url: str, worker: str, predict: Predict | None = None) -> None:
+async def run_cloud(
+    task: Task, *, broker_url: str, worker: str, tls: TlsFiles | None = None, predict: Predict | None = None
+) -> None:
     """Run the cloud worker of this process until SIGTERM or SIGINT, then drain.
 
     Args:
         task: what to run.
         broker_url: the cloud broker's.
         worker: the Pod's name.
+        tls: our certificate, where the broker wants one.
         predict: instead of the task's model or script.
 
     Raises:
@@ -400,7 +404,7 @@ async def run_cloud(task: Task, *, broker_url: str, worker: str, predict: Predic
     """
     global _current  # noqa: PLW0603 - one worker per process; scripts find it by from_task()
     receive_max = max(RECEIVE_MIN, RECEIVE_PER_BATCH * task.max_batch)
-    settings = LinkSettings.from_url(broker_url, client_id=f"nereid-cloud-{worker}", receive_max=receive_max)
+    settings = LinkSettings.from_url(broker_url, client_id=f"nereid-cloud-{worker}", tls=tls, receive_max=receive_max)
     cloud = CloudWorker(task, settings, worker=worker)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,12 +9,26 @@ from urllib.parse import unquote, urljoin, urlsplit
 from nereid_shared.card import FILE_NAME, MAX_BYTES, Card
 from nereid_shared.messages import ModelRef
 from nereid_shared.storage import fetch
+from nereid_worker.scratch import Scratch
 
 MAX_MODEL_BYTES: Final = 2 * 1024**3
 MAX_GOLDEN_BYTES: Final = 16 * 1024**2
 
 
-def on_this_node(model: ModelRef, *, into: Path) -> Path:
+def name_of(model: ModelRef) -> str:
+    """Return what answers call a model that a script loads by itself: its sha256 where it is known, else its name."""
+    parts = urlsplit(model.url)
+    file = Path(unquote(parts.path) if parts.scheme == "file" else model.url)
+    if parts.scheme in {"", "file"} and file.is_file():
+        try:
+            with file.open("rb") as content:
+                return hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError:
+            pass
+    return model.sha256 or model.name
+
+
+def on_this_node(model: ModelRef, *, into: Path | Scratch) -> Path:
     """Return the path of the model: where it stands on this node, or where it was downloaded to.
 
     Args:
@@ -29,7 +43,7 @@ def on_this_node(model: ModelRef, *, into: Path) -> Path:
         return Path(model.url)
     if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
         return Path(unquote(parts.path))
-    folder = into / hashlib.sha256(model.url.encode()).hexdigest()[:16]
+    folder = (into.path if isinstance(into, Scratch) else into) / hashlib.sha256(model.url.encode()).hexdigest()[:16]
     file = fetch(model.url, into=folder, sha256=model.sha256 or None, max_bytes=MAX_MODEL_BYTES)
     fetch(urljoin(model.url, FILE_NAME), into=folder, sha256=None, max_bytes=MAX_BYTES)
     for golden in Card.load(file).golden:
