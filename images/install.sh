@@ -26,7 +26,7 @@ python3 -m venv /tmp/venv
 cd /app/lib
 for package in nereid_*/; do
     package=${package%/}
-    case " $* " in *" $package "*) ;; *) rm -r "$package" ;; esac
+    case "$package: $* " in *.dist-info:* | *" $package "*) ;; *) rm -r "$package" ;; esac
 done
 rm -rf bin
 # Tests of dependencies: a fifth of numpy.

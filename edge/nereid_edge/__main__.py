@@ -16,6 +16,7 @@ from nereid_edge.folder import StateFolder
 from nereid_edge.settings import Settings
 from nereid_shared import logs
 from nereid_shared.errors import NereidError, UserError
+from nereid_shared.health import serving
 
 # Soon enough for what the imports leave behind, seldom enough to cost nothing.
 SETTLED_S = 2.0
@@ -63,7 +64,8 @@ async def _run(settings: Settings, folder: StateFolder) -> None:
         # One heap for all threads: each further one keeps what its busiest moment took.
         glibc.mallopt(_M_ARENA_MAX, 1)
         loop.call_later(SETTLED_S, _give_back_memory, loop, glibc)
-    await controller.run()
+    async with serving(settings.health, lambda: controller.problem):
+        await controller.run()
 
 
 def _glibc() -> ctypes.CDLL | None:

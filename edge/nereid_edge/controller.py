@@ -83,6 +83,11 @@ class LocalController:
         """End `run` in order: the node says that it is offline, what is queued is committed."""
         self._stop.set()
 
+    @property
+    def problem(self) -> str:
+        """Why the node's workers cannot be served, "" where they can; the cloud's absence is no reason."""
+        return "" if self._edge.connected else "no connection to the edge broker"
+
     async def run(self) -> None:
         """Work until `stop`."""
         applied = self._machine.applied

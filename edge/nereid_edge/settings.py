@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nereid_shared.errors import UserError
+from nereid_shared.health import address_of
 from nereid_shared.link_settings import LinkSettings, TlsFiles
 from nereid_shared.quantities import duration_s
 from nereid_shared.topics import node_name
@@ -25,6 +26,7 @@ class Settings:
         heartbeat_s: rhythm of `state`, and of each task's status, without change.
         accepted_clusters: clusters whose documents may prune what another cluster's left.
         json_logs: one JSON object a line instead of text.
+        health: where probes are answered, if anywhere.
     """
 
     node: str
@@ -35,6 +37,7 @@ class Settings:
     heartbeat_s: float = 30.0
     accepted_clusters: frozenset[str] = frozenset()
     json_logs: bool = False
+    health: tuple[str, int] | None = None
 
     @classmethod
     def from_args(cls, argv: Sequence[str]) -> Self:
@@ -65,6 +68,7 @@ class Settings:
             heartbeat_s=_seconds(given.heartbeat, "--heartbeat"),
             accepted_clusters=frozenset(given.accept_cluster),
             json_logs=given.log_format == "json",
+            health=address_of(given.health) if given.health else None,
         )
 
 
@@ -88,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="this node's certificate")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument("--health", default="", metavar="HOST:PORT", help="where /livez and /readyz are answered")
     return parser
 
 

@@ -43,7 +43,7 @@ def _run_cloud(settings: Settings) -> int:
     except ModuleNotFoundError as error:
         raise UserError(f"{error}", mend="pip install 'nereid-ai[worker]'") from error
     task = Task.decode(settings.task.encode(), max_bytes=topics.TASK.max_bytes, topic="NEREID_TASK")
-    asyncio.run(run_cloud(task, broker_url=settings.broker, worker=settings.worker))
+    asyncio.run(run_cloud(task, broker_url=settings.broker, worker=settings.worker, tls=settings.tls))
     return 0
 
 

@@ -122,7 +122,7 @@ class Uplink:
     async def _main(self) -> None:
         worker = self._settings.worker
         self._link = Link(
-            LinkSettings.from_url(self._settings.broker, client_id=f"nereid-worker-{worker}"),
+            LinkSettings.from_url(self._settings.broker, client_id=f"nereid-worker-{worker}", tls=self._settings.tls),
             subscriptions={
                 topics.TASK.of(worker=worker): self._take_task,
                 topics.ACCEPTED.of(worker=worker): self._take_accepted,

@@ -10,14 +10,20 @@ from nereid_shared.errors import UserError
 DATABASE: Final = "cluster.db"  # in the state folder
 
 
-def open_cluster(*, state: Path | None, kubeconfig: Path | None, context: str = "") -> Cluster:
-    """Return the cluster of a kubeconfig, or the local one in a state folder.
+def open_cluster(
+    *, state: Path | None, kubeconfig: Path | None, context: str = "", in_cluster: bool = False
+) -> Cluster:
+    """Return the cluster of a kubeconfig, that which this Pod runs in, or the local one in a state folder.
 
     Raises:
         UserError: there is no such file, or no cluster in the folder.
     """
     if kubeconfig is not None:
         return _of_kubeconfig(kubeconfig, context)
+    if in_cluster:
+        from nereid_cloud.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415 - see the module's docstring
+
+        return KubernetesCluster()
     if state is None:
         raise UserError("no cluster is named", mend="Give --state or --kubeconfig")
     if not (state / DATABASE).exists():

@@ -11,6 +11,7 @@ from nereid_cloud.gm.manager import run
 from nereid_cloud.gm.settings import Settings
 from nereid_shared import logs
 from nereid_shared.errors import NereidError, UserError
+from nereid_shared.health import Health, serving
 
 
 async def _run(settings: Settings) -> None:
@@ -18,9 +19,13 @@ async def _run(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    cluster = await asyncio.to_thread(open_cluster, state=settings.state, kubeconfig=settings.kubeconfig)
+    health = Health()
+    cluster = await asyncio.to_thread(
+        open_cluster, state=settings.state, kubeconfig=settings.kubeconfig, in_cluster=settings.state is None
+    )
     try:
-        await run(settings, cluster, stop=stop)
+        async with serving(settings.health, lambda: health.problem):
+            await run(settings, cluster, stop=stop, health=health)
     finally:
         await asyncio.to_thread(cluster.close)
 

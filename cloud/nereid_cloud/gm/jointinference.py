@@ -16,12 +16,14 @@ from nereid_cloud.gm.downstream import TASK_UNRESOLVED, Downstream
 from nereid_cloud.gm.holding import Holding, held_by
 from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
-from nereid_cloud.gm.placement import Placement
+from nereid_cloud.gm.placement import POD_FORBIDDEN, Placement
 from nereid_cloud.gm.plan import EdgePlan, Plan, World, is_ready, plan
 from nereid_cloud.gm.pods import edge_pod
+from nereid_cloud.gm.policy import Policy
 from nereid_cloud.gm.reporting import ServiceReport, ServiceReporter
 from nereid_cloud.gm.workers import EdgeEvidence, cloud_workers, edge_worker
 from nereid_shared.desired import task_hash
+from nereid_shared.errors import Forbidden
 from nereid_shared.messages import Task, TaskRow
 from nereid_shared.resources import JointInferenceService
 from nereid_shared.topics import service_id
@@ -59,11 +61,11 @@ class ServiceController:
         reporter: ServiceReporter,
         downstream: Downstream,
         observed: Observed,
-        image: str,
+        policy: Policy,
     ) -> None:
         self._caches, self._holding = caches, holding
         self._placement, self._reporter, self._downstream = placement, reporter, downstream
-        self._observed, self._image = observed, image
+        self._observed, self._policy = observed, policy
         self._identities: dict[Key, tuple[str, str]] = {}
 
     def prime(self) -> None:
@@ -122,14 +124,18 @@ class ServiceController:
         raw = await self._holding.claim(raw, wanted.rows)
         unresolved = held_by(raw).intersection(planned.nodes) - wanted.rows.keys()
         self._downstream.assign(service.metadata.uid, wanted.rows, raw, unresolved=unresolved)
-        wait_s = await self._placement.edge(raw, wanted.pods, nodes=planned.nodes)
-        task = None
+        wait_s, refused = await self._placement.edge(raw, wanted.pods, nodes=planned.nodes)
+        task = self._placement.deployed_task(service)
         if planned.parts is not None:
-            task = await self._placement.cloud(service, raw, planned.parts, nodes=wanted.rows)
-        else:
-            task = self._placement.deployed_task(service)
+            try:
+                task = await self._placement.cloud(service, raw, planned.parts, nodes=wanted.rows)
+            except Forbidden as error:
+                refused += (Problem(reason=POD_FORBIDDEN, message=f"cloud worker: {error}"),)
+        refused += self._placement.refused(service)
         self._sweep(service)
-        next_s = await self._reporter.report(raw, self._report(service, raw, planned, wanted, task))
+        next_s = await self._reporter.report(
+            raw, self._report(service, raw, planned, wanted=wanted, task=task, refused=refused)
+        )
         return min(s for s in (wait_s, next_s, LOOK_AGAIN_S) if s is not None)
 
     def _plan(self, service: JointInferenceService, raw: Object) -> Plan:
@@ -141,6 +147,7 @@ class ServiceController:
                 nodes={node["metadata"]["name"]: node for node in self._caches.nodes.items()},
                 models=_named(self._caches.models.items(), namespace),
                 datasets=_named(self._caches.datasets.items(), namespace),
+                policy=self._policy,
             ),
         )
 
@@ -155,12 +162,19 @@ class ServiceController:
                 if kept is not None:
                     rows[node] = kept
                 continue
-            pods[node] = edge_pod(service, raw, edge, little=planned.parts.little, default_image=self._image)
+            pods[node] = edge_pod(service, raw, edge, little=planned.parts.little, policy=self._policy)
             rows[node] = _row(service, raw, edge, pod=pods[node], little=planned.parts.little)
         return Wanted(rows=rows, pods=pods)
 
     def _report(
-        self, service: JointInferenceService, raw: Object, planned: Plan, wanted: Wanted, task: Task | None
+        self,
+        service: JointInferenceService,
+        raw: Object,
+        planned: Plan,
+        *,
+        wanted: Wanted,
+        task: Task | None,
+        refused: tuple[Problem, ...],
     ) -> ServiceReport:
         uid = service.metadata.uid
         held = self._holding.still_held_by(raw, wanted=wanted.rows)
@@ -171,7 +185,7 @@ class ServiceController:
         statuses = {name: view.status(uid) for name, view in self._observed.nodes.items()}
         return ServiceReport(
             workers=tuple(workers),
-            problems=(*planned.problems, *self._unresolved(uid)),
+            problems=(*planned.problems, *refused, *self._unresolved(uid)),
             held=held,
             ledgers={n: s.ledger for n, s in statuses.items() if s is not None and s.ledger is not None},
         )

@@ -17,6 +17,7 @@ from nereid_cloud.cluster.kinds import LEASE
 from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_cloud.gm.names import EPOCH_ANNOTATION
 from nereid_shared.errors import AlreadyExists, Conflict, NereidError, NotFound
+from nereid_shared.health import Health
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Leader:
         settings: the Lease.
         seen_epoch: the highest epoch that any node or topic is known to have seen.
         clock: monotonic seconds; the Lease's own times are never compared with ours.
+        health: who stands by is ready while the cluster answers.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Leader:
         *,
         seen_epoch: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
+        health: Health | None = None,
     ) -> None:
         self.epoch = 0
         self._cluster, self._settings, self._seen_epoch, self._clock = cluster, settings, seen_epoch, clock
@@ -71,6 +74,7 @@ class Leader:
         self._observed: tuple[object, ...] | None = None
         self._observed_at = 0.0
         self._writing = asyncio.Lock()
+        self._health = health or Health()
 
     async def acquire(self) -> int:
         """Wait for the Lease, take it, and return the new epoch."""
@@ -79,7 +83,9 @@ class Leader:
                 if await asyncio.to_thread(self._try_acquire):
                     logger.info("leading", extra={"identity": self._settings.identity, "epoch": self.epoch})
                     return self.epoch
+                self._health.ready()
             except NereidError as error:
+                self._health.not_ready(f"the Lease cannot be read: {error}")
                 logger.warning("election failed", extra={"error": str(error)})
             await asyncio.sleep(self._settings.renew_s)
 

@@ -32,6 +32,7 @@ from nereid_cloud.gm.settings import Settings
 from nereid_cloud.gm.upstream import Listeners, Upstream
 from nereid_cloud.gm.workqueue import WorkQueue
 from nereid_shared.errors import NereidError, TemporaryError
+from nereid_shared.health import Health
 from nereid_shared.link import Link
 
 logger = logging.getLogger(__name__)
@@ -43,16 +44,20 @@ SILENCE_CHECK_S: Final = 5.0
 Reconcile = Callable[[Key], Awaitable[float | None]]
 
 
-async def run(settings: Settings, cluster: Cluster, *, stop: asyncio.Event) -> None:
-    """Lead whenever the Lease allows it, until `stop` is set; then release the Lease."""
+async def run(settings: Settings, cluster: Cluster, *, stop: asyncio.Event, health: Health | None = None) -> None:
+    """Lead whenever the Lease allows it, until `stop` is set; then release the Lease.
+
+    `health` is kept: ready is who leads with complete caches, or stands by and sees the Lease.
+    """
     seen_epoch = 0
+    health = health or Health()
     while not stop.is_set():
-        leader = Leader(cluster, settings.lease, seen_epoch=lambda: seen_epoch)  # noqa: B023 - read while it runs
+        leader = Leader(cluster, settings.lease, seen_epoch=lambda: seen_epoch, health=health)  # noqa: B023 - read while it runs
         if not await _unless(stop, leader.acquire()):
             return
         try:
             identity = await asyncio.to_thread(cluster.identity)
-            async with Leadership(settings, cluster, leader, identity=identity) as leading:
+            async with Leadership(settings, cluster, leader, identity=identity, health=health) as leading:
                 await _unless(stop, leader.hold(leading.downstream.new_epoch))
                 seen_epoch = leading.upstream.seen_epoch
                 if stop.is_set():
@@ -79,11 +84,12 @@ async def _unless(stop: asyncio.Event, work: Awaitable[object]) -> bool:
 class Leadership:
     """All that runs while this process leads; ``async with`` bounds it."""
 
-    def __init__(self, settings: Settings, cluster: Cluster, leader: Leader, *, identity: str) -> None:
+    def __init__(self, settings: Settings, cluster: Cluster, leader: Leader, *, identity: str, health: Health) -> None:
         self._settings, self._cluster, self._leader = settings, cluster, leader
         self._services_queue: WorkQueue[Key] = WorkQueue()
         self._datasets_queue: WorkQueue[Key] = WorkQueue()
         self._silent: set[str] = set()
+        self._health = health
         self.observed = Observed(timeout_s=settings.node_timeout_s, clock=time.monotonic)
         self._nodes = Informer(cluster, NODE, self._node_changed)
         self._services = Informer(cluster, JOINT_INFERENCE_SERVICE, self._service_changed)
@@ -129,7 +135,7 @@ class Leadership:
                 deployments=self._deployments,
                 recorder=self._recorder,
                 broker=settings.workers_broker,
-                image=settings.worker_image,
+                policy=settings.policy,
             ),
             reporter=ServiceReporter(
                 cluster,
@@ -141,7 +147,7 @@ class Leadership:
             ),
             downstream=self.downstream,
             observed=self.observed,
-            image=settings.worker_image,
+            policy=settings.policy,
         )
         self._dataset_controller = DatasetController(
             cluster,
@@ -205,8 +211,10 @@ class Leadership:
                     task.cancel()
 
     async def _work(self, informers: tuple[Informer, ...]) -> None:
+        self._health.not_ready("leads, and fills its caches")
         for informer in informers:
             await informer.wait_synced()
+        self._health.ready()
         logger.info("caches complete", extra={"services": len(self._services.items())})
         async with asyncio.TaskGroup() as group:
             for _ in range(WORKERS_PER_QUEUE):

@@ -11,14 +11,16 @@ from typing import Final
 
 from nereid_cloud.cluster.kinds import DEPLOYMENT, POD
 from nereid_cloud.cluster.port import Cluster, Object, Ref
+from nereid_cloud.gm.conditions import Problem
 from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.informer import Informer
 from nereid_cloud.gm.names import MANAGER, ROLE_LABEL, SERVICE_LABEL
 from nereid_cloud.gm.plan import Parts
 from nereid_cloud.gm.pods import cloud_deployment, cloud_task, deployment_name, task_in
+from nereid_cloud.gm.policy import Policy
 from nereid_cloud.gm.workers import has_ended
 from nereid_shared.desired import task_hash
-from nereid_shared.errors import AlreadyExists, NotFound
+from nereid_shared.errors import AlreadyExists, Forbidden, NotFound
 from nereid_shared.messages import Task
 from nereid_shared.resources import JointInferenceService
 
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S: Final = 1.0
 LAST_BACKOFF_S: Final = 300.0
+POD_FORBIDDEN: Final = "PodForbidden"
 
 
 @dataclass(slots=True)
@@ -43,7 +46,7 @@ class Placement:
         pods: cache of the Pods of all services.
         deployments: cache of their Deployments.
         broker: URL of the cloud broker as cloud workers reach it.
-        image: image of workers that name none.
+        policy: what workers may be.
     """
 
     def __init__(
@@ -54,11 +57,11 @@ class Placement:
         deployments: Informer,
         recorder: Recorder,
         broker: str,
-        image: str,
+        policy: Policy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster, self._pods, self._deployments = cluster, pods, deployments
-        self._recorder, self._broker, self._image, self._clock = recorder, broker, image, clock
+        self._recorder, self._broker, self._policy, self._clock = recorder, broker, policy, clock
         self._groups: dict[str, str] = {}
         self._applied: dict[str, tuple[str, object]] = {}
         self._replaced: dict[tuple[str, str], _Replaced] = {}
@@ -72,8 +75,10 @@ class Placement:
             and labels.get(ROLE_LABEL) == role
         ]
 
-    async def edge(self, raw: Object, wanted: Mapping[str, Object], *, nodes: Iterable[str]) -> float | None:
-        """Bring the edge Pods about; returns seconds until a Pod that failed may be made again.
+    async def edge(
+        self, raw: Object, wanted: Mapping[str, Object], *, nodes: Iterable[str]
+    ) -> tuple[float | None, tuple[Problem, ...]]:
+        """Bring the edge Pods about; returns seconds until a Pod that failed may be made again, and what was refused.
 
         Args:
             raw: the service.
@@ -86,8 +91,14 @@ class Placement:
             present.setdefault(pod["spec"].get("nodeName", ""), []).append(pod)
         for node in present.keys() - kept:
             await self._delete_all(present[node])
-        waits = [await self._one(raw, pod, present.get(node, [])) for node, pod in wanted.items()]
-        return min((wait for wait in waits if wait is not None), default=None)
+        waits: list[float | None] = []
+        refused: dict[str, Problem] = {}
+        for node, pod in wanted.items():
+            try:
+                waits.append(await self._one(raw, pod, present.get(node, [])))
+            except Forbidden as error:
+                refused.setdefault(str(error).partition("forbidden")[2], _forbidden(f"node {node}: {error}"))
+        return min((wait for wait in waits if wait is not None), default=None), tuple(refused.values())
 
     async def _one(self, raw: Object, wanted: Object, present: list[Object]) -> float | None:
         name, node = wanted["metadata"]["name"], wanted["spec"]["nodeName"]
@@ -120,7 +131,7 @@ class Placement:
         group = await self._group(service)
         task = cloud_task(service, big=parts.big, nodes=nodes, group=group)
         manifest = cloud_deployment(
-            service, raw, task, hostname=parts.cloud_hostname, big=parts.big, broker=self._broker, image=self._image
+            service, raw, task, hostname=parts.cloud_hostname, big=parts.big, broker=self._broker, policy=self._policy
         )
         uid, name = service.metadata.uid, manifest["metadata"]["name"]
         present = self._deployments.get(service.metadata.namespace, name)
@@ -140,6 +151,17 @@ class Placement:
             if labels.get(SERVICE_LABEL) == service_uid and "deletionTimestamp" not in deployment["metadata"]:
                 ref = Ref(kind=DEPLOYMENT, name=deployment["metadata"]["name"], namespace=namespace)
                 await self._delete(ref, deployment["metadata"]["uid"])
+
+    def refused(self, service: JointInferenceService) -> tuple[Problem, ...]:
+        """Return what keeps the Deployment's Pods from being made, in the API server's words."""
+        present = self._deployments.get(service.metadata.namespace, deployment_name(service)) or {}
+        return tuple(
+            _forbidden(condition.get("message") or "")
+            for condition in (present.get("status") or {}).get("conditions") or ()
+            if condition.get("type") == "ReplicaFailure"
+            and condition.get("status") == "True"
+            and "forbidden" in (condition.get("message") or "")
+        )
 
     def forget(self, uid: str) -> None:
         """Drop what is remembered of a service that is no more."""
@@ -179,6 +201,11 @@ class Placement:
             logger.debug("gone already", extra={"object": ref.name})
         else:
             logger.info("deleted", extra={"kind": ref.kind.kind, "object": ref.name})
+
+
+def _forbidden(message: str) -> Problem:
+    """Pod security, a quota or the GlobalManager's own rights."""
+    return Problem(reason=POD_FORBIDDEN, message=message)
 
 
 def _generation(obj: Object | None) -> object:

@@ -6,11 +6,14 @@ Level-triggered: the plan is made anew from what is there, so a problem heals wh
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.conditions import Problem
-from nereid_cloud.gm.names import DEFAULT_EDGE_BROKER, EDGE_BROKER_ANNOTATION, HOSTNAME_LABEL
+from nereid_cloud.gm.names import EDGE_BROKER_ANNOTATION, HOSTNAME_LABEL
+from nereid_cloud.gm.paths import dataset_path, model_folder, script_folder
+from nereid_cloud.gm.policy import Policy
 from nereid_shared import topics
 from nereid_shared.resources import (
     BUILTIN_PREFIX,
@@ -25,11 +28,12 @@ REFUSED_NAMESPACE: Final = topics.ROOT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The objects that a service of one namespace may name, by name; not to be changed."""
+    """The objects that a service of one namespace may name, by name, and what it may be; not to be changed."""
 
     nodes: Mapping[str, Object]
     models: Mapping[str, Object]
     datasets: Mapping[str, Object]
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +90,14 @@ def plan(service: JointInferenceService, raw: Object, world: World) -> Plan:
             Problem(reason="NamespaceRefused", message=f"namespace {REFUSED_NAMESPACE} is Nereid's topics'")
         )
     problems += _rule(service)
+    problems += _forbidden(service, raw, world.policy)
     little = _model(service.spec.edge_worker.model.name, world, problems)
     big = _model(service.spec.cloud_worker.model.name, world, problems)
     cloud_name = service.spec.cloud_worker.node_name
     cloud_node = world.nodes.get(cloud_name)
     if cloud_node is None:
         problems.append(_missing("Node", cloud_name, "NodeNotFound"))
+    problems += _folders(service, (little, big), world.policy)
     stops = bool(problems)
     nodes = tuple(_node_names(service, world, problems))
     edges = _edges(service, nodes, world, problems)
@@ -118,6 +124,35 @@ def _rule(service: JointInferenceService) -> Iterable[Problem]:
             yield Problem(reason="ParameterInvalid", message=f"rule {algorithm.name} takes no {parameter.key!r}")
 
 
+def _forbidden(service: JointInferenceService, raw: Object, policy: Policy) -> Iterable[Problem]:
+    if not policy.serves(service.metadata.namespace):
+        listed = ", ".join(sorted(policy.namespaces))
+        message = f"the GlobalManager serves namespaces {listed}, not {service.metadata.namespace}"
+        yield Problem(reason="NamespaceNotServed", message=message)
+    for side, worker in (("edgeWorker", service.spec.edge_worker), ("cloudWorker", service.spec.cloud_worker)):
+        spec = worker.worker_spec
+        named = raw["spec"][side]["workerSpec"].get("image")
+        if not named and policy.runtime(spec.framework_type, spec.framework_version) is None:
+            message = f"{side}: no runtime for framework {spec.framework_type!r}: name an image, or ask the operator"
+            yield Problem(reason="RuntimeUnknown", message=message)
+
+
+def _folders(service: JointInferenceService, models: Iterable[Object | None], policy: Policy) -> Iterable[Problem]:
+    """Yield the paths of models and scripts that workers may not read."""
+    for model in models:
+        if model is not None:
+            yield from _path(f"Model {model['metadata']['name']}: modelUrl", model_folder(model), policy)
+    for side, worker in (("edgeWorker", service.spec.edge_worker), ("cloudWorker", service.spec.cloud_worker)):
+        yield from _path(f"{side}.workerSpec.scriptDir", script_folder(worker.worker_spec), policy)
+
+
+def _path(field_: str, path: PurePosixPath | None, policy: Policy) -> Iterable[Problem]:
+    if path is not None and not policy.allows(path):
+        roots = " or ".join(map(str, policy.host_roots))
+        message = f"{field_}: workers may not read {path}, only folders of users below {roots}"
+        yield Problem(reason="PathNotAllowed", message=message)
+
+
 def _model(name: str, world: World, problems: list[Problem]) -> Object | None:
     model = world.models.get(name)
     missing = _missing("Model", name, "ModelNotFound")
@@ -137,9 +172,16 @@ def _edges(
             if isinstance(found, Problem):
                 problems.append(found)
                 continue
+            if forbidden := [
+                problem
+                for dataset, obj in found.items()
+                for problem in _path(f"Dataset {dataset}: dataUrl", dataset_path(obj), world.policy)
+            ]:
+                problems += forbidden
+                continue
             datasets = found
         annotations = world.nodes[name]["metadata"].get("annotations") or {}
-        broker = annotations.get(EDGE_BROKER_ANNOTATION) or DEFAULT_EDGE_BROKER
+        broker = annotations.get(EDGE_BROKER_ANNOTATION) or world.policy.edge_broker
         edges.append(EdgePlan(node=name, broker=broker, datasets=datasets))
     return tuple(edges)
 

@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 from msgspec.structs import replace
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.names import HOSTNAME_LABEL, ROLE_LABEL, SERVICE_LABEL
+from nereid_cloud.gm.paths import dataset_path, model_folder, script_config_map, script_folder
 from nereid_cloud.gm.plan import EdgePlan
+from nereid_cloud.gm.policy import Policy, Runtime, Side
 from nereid_shared.desired import task_hash
 from nereid_shared.messages import ModelRef, Task, canonical_json
 from nereid_shared.resources import JointInferenceService, WorkerSpec, parameters_of
@@ -25,18 +26,23 @@ from nereid_shared.topics import service_id
 STATE_ROOT: Final = "/var/lib/nereid/workers"
 STATE_MOUNT: Final = "/var/lib/nereid/worker"
 COMMAND: Final = ("python", "-m", "nereid_worker")
+SCRIPT_MOUNT: Final = "/var/lib/nereid/script"
+TEMPORARY: Final = "/var/lib/nereid/tmp"
+CERTIFICATES: Final = "/var/lib/nereid/certs"
 GRACE_S: Final = 10
+NOBODY: Final = 65532
 
 
-def edge_pod(
-    service: JointInferenceService, raw: Object, edge: EdgePlan, *, little: Object, default_image: str
-) -> Object:
+def edge_pod(service: JointInferenceService, raw: Object, edge: EdgePlan, *, little: Object, policy: Policy) -> Object:
     """Return the Pod of one node; its name changes with all that it is made of."""
     worker = service.spec.edge_worker
     identity = service_id(service.metadata.name, service.metadata.uid)
     state = {"name": "state", "hostPath": {"path": f"{STATE_ROOT}/{identity}", "type": "DirectoryOrCreate"}}
-    volumes, mounts = _volumes(
-        [_model_folder(little), worker.worker_spec.script_dir], [_dataset_path(one) for one in edge.datasets.values()]
+    volumes, mounts = _joined(
+        ([state], [{"name": "state", "mountPath": STATE_MOUNT}]),
+        _own_folders(),
+        _data([model_folder(little), script_folder(worker.worker_spec)], map(dataset_path, edge.datasets.values())),
+        _script(worker.worker_spec),
     )
     env = {
         "NEREID_ROLE": "edge",
@@ -44,20 +50,27 @@ def edge_pod(
         "NEREID_SERVICE": identity,
         "NEREID_BROKER": edge.broker,
         "NEREID_STATE": STATE_MOUNT,
+        "TMPDIR": TEMPORARY,
     }
+    if script_config_map(worker.worker_spec):
+        env["NEREID_SCRIPT_DIR"] = SCRIPT_MOUNT
     spec = {
         "nodeName": edge.node,
         **_pod_defaults(),
+        # On KubeEdge a node's Pods have no cluster network, no cluster DNS and the node's broker on its loopback.
+        "hostNetwork": True,
+        "dnsPolicy": "Default",
+        # The kubelet makes the state folder for root. Without capabilities root is no more than its owner.
+        "securityContext": {"runAsUser": 0, "runAsGroup": 0, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [
             {
                 "name": worker.name,
-                "image": _image(raw, "edgeWorker") or default_image,
-                "command": list(COMMAND),
+                **_runs(worker.worker_spec, _image(raw, "edgeWorker"), "edge", policy),
                 "env": [_own_name(), *_env(env)],
-                "volumeMounts": [{"name": "state", "mountPath": STATE_MOUNT}, *mounts],
+                "volumeMounts": mounts,
             }
         ],
-        "volumes": [state, *volumes],
+        "volumes": volumes,
         # Without a limit: a node that loses the cloud for an hour must keep its worker and its containers.
         "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
     }
@@ -76,27 +89,48 @@ def edge_pod(
 
 
 def cloud_deployment(
-    service: JointInferenceService, raw: Object, task: Task, *, hostname: str, big: Object, broker: str, image: str
+    service: JointInferenceService, raw: Object, task: Task, *, hostname: str, big: Object, broker: str, policy: Policy
 ) -> Object:
     """Return the Deployment of the cloud workers, with their whole task in the environment."""
     worker = service.spec.cloud_worker
     labels = labels_of(service, "cloud")
-    volumes, mounts = _volumes([_model_folder(big), worker.worker_spec.script_dir])
+    volumes, mounts = _joined(
+        _own_folders(),
+        _data([model_folder(big), script_folder(worker.worker_spec)]),
+        _script(worker.worker_spec),
+        _certificates(policy),
+    )
     env = {
         "NEREID_ROLE": "cloud",
         "NEREID_SERVICE": task.service,
         "NEREID_BROKER": broker,
         "NEREID_TASK": task.encode().decode(),
+        "TMPDIR": TEMPORARY,
     }
-    container: dict[str, Any] = {
-        "name": worker.name,
-        "image": _image(raw, "cloudWorker") or image,
-        "command": list(COMMAND),
-        "env": [_own_name(), *_env(env)],
+    if policy.worker_tls_secret:
+        env["NEREID_CERTS"] = CERTIFICATES
+    spec: dict[str, Any] = {
+        "nodeSelector": {HOSTNAME_LABEL: hostname},
+        **_pod_defaults(),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": NOBODY,
+            "runAsGroup": NOBODY,
+            "fsGroup": NOBODY,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": worker.name,
+                **_runs(worker.worker_spec, _image(raw, "cloudWorker"), "cloud", policy),
+                "env": [_own_name(), *_env(env)],
+                "volumeMounts": mounts,
+            }
+        ],
+        "volumes": volumes,
+        # The service names the node: what keeps chance comers away from it is not meant for this Pod.
+        "tolerations": [{"operator": "Exists", "effect": "NoSchedule"}],
     }
-    spec: dict[str, Any] = {"nodeSelector": {HOSTNAME_LABEL: hostname}, **_pod_defaults(), "containers": [container]}
-    if volumes:
-        container["volumeMounts"], spec["volumes"] = mounts, volumes
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -129,7 +163,7 @@ def cloud_task(service: JointInferenceService, *, big: Object, nodes: Iterable[s
         model=ModelRef(
             name=worker.model.name, url=spec["modelUrl"], format=spec.get("format", ""), sha256=spec.get("sha256") or ""
         ),
-        script_dir=worker.worker_spec.script_dir,
+        script_dir=SCRIPT_MOUNT if script_config_map(worker.worker_spec) else worker.worker_spec.script_dir,
         script_boot_file=worker.worker_spec.script_boot_file,
         parameters=_parameters(worker.worker_spec),
         nodes=sorted(nodes),
@@ -183,12 +217,34 @@ def task_of(pod_spec: Mapping[str, Any]) -> Task | None:
 def _pod_defaults() -> dict[str, Any]:
     return {
         "restartPolicy": "Always",
-        "hostNetwork": True,
         # Mounted tokens kept Pods from starting after an offline restart of edgecore.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": GRACE_S,
     }
+
+
+def _runs(spec: WorkerSpec, image: str, side: Side, policy: Policy) -> dict[str, Any]:
+    """Return what a container runs, with which rights and resources."""
+    runtime = policy.runtime(spec.framework_type, spec.framework_version) or Runtime(image=image)
+    return {
+        "image": image or runtime.image,
+        "imagePullPolicy": "IfNotPresent" if image else runtime.image_pull_policy,
+        "command": list(COMMAND),
+        "resources": runtime.resources(side),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+
+
+def _certificates(policy: Policy) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    if not policy.worker_tls_secret:
+        return [], []
+    secret = {"secretName": policy.worker_tls_secret, "defaultMode": 0o440}
+    return [{"name": "certs", "secret": secret}], [{"name": "certs", "mountPath": CERTIFICATES, "readOnly": True}]
 
 
 def _own_name() -> dict[str, Any]:
@@ -199,14 +255,19 @@ def _env(values: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
-def _volumes(
-    folders: Iterable[str | None], places: Iterable[str | None] = ()
+def _own_folders() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return a volume and its mount for temporary files: all else in the container is read-only."""
+    return [{"name": "tmp", "emptyDir": {}}], [{"name": "tmp", "mountPath": TEMPORARY}]
+
+
+def _data(
+    folders: Iterable[PurePosixPath | None], places: Iterable[PurePosixPath | None] = ()
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return read-only volumes and mounts, each path under its own name within the container.
 
     A folder that is not there keeps the Pod from starting, and its Events say so; a place may be a file or a folder.
     """
-    types = {path: "" for path in places if path} | {path: "Directory" for path in folders if path}
+    types = {str(path): "" for path in places if path} | {str(path): "Directory" for path in folders if path}
     volumes, mounts = [], []
     for index, (path, type_) in enumerate(sorted(types.items())):
         volumes.append({"name": f"data-{index}", "hostPath": {"path": path, "type": type_}})
@@ -214,25 +275,20 @@ def _volumes(
     return volumes, mounts
 
 
-def local_path(url: str) -> PurePosixPath | None:
-    """Return the path on the node that a URL names, or None where it is elsewhere."""
-    if url.startswith("/"):
-        return PurePosixPath(url)
-    parts = urlsplit(url)
-    return PurePosixPath(unquote(parts.path)) if parts.scheme == "file" else None
+def _script(spec: WorkerSpec) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return volume and mount of a script that comes as a ConfigMap, if it does."""
+    name = script_config_map(spec)
+    if not name:
+        return [], []
+    return [{"name": "script", "configMap": {"name": name}}], [
+        {"name": "script", "mountPath": SCRIPT_MOUNT, "readOnly": True}
+    ]
 
 
-def _model_folder(model: Object) -> str | None:
-    path = local_path(model["spec"]["modelUrl"])
-    return None if path is None else str(path.parent)
-
-
-def _dataset_path(dataset: Object) -> str | None:
-    """A csv or txt file lists files beside it, so its folder is what the worker needs."""
-    path = local_path(dataset["spec"]["dataUrl"])
-    if path is None:
-        return None
-    return str(path.parent if path.suffix else path)
+def _joined(
+    *parts: tuple[list[dict[str, Any]], list[dict[str, Any]]],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return [volume for volumes, _ in parts for volume in volumes], [mount for _, mounts in parts for mount in mounts]
 
 
 def _parameters(spec: WorkerSpec) -> dict[str, str]:

@@ -5,13 +5,16 @@ import argparse
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Self
 
 from nereid_cloud.gm.leader import LeaseSettings
+from nereid_cloud.gm.names import DEFAULT_EDGE_BROKER
+from nereid_cloud.gm.policy import ANY, Policy, Runtime, read_runtimes
 from nereid_cloud.gm.settling import SETTLE_S
+from nereid_shared.health import address_of
 from nereid_shared.link import LinkSettings, TlsFiles
 from nereid_shared.quantities import duration_s
 
@@ -26,8 +29,8 @@ class Settings:
     """All of them.
 
     Attributes:
-        state: state folder of a LocalCluster; None with a kubeconfig.
-        kubeconfig: a real cluster's.
+        state: state folder of a LocalCluster; None on a real cluster.
+        kubeconfig: a real cluster's; None where the Pod's own credentials are meant.
         link: the cloud broker.
         workers_broker: the cloud broker's URL as cloud workers reach it.
         lease: the leader's Lease.
@@ -35,7 +38,8 @@ class Settings:
         node_timeout_s: silence after which a LocalController counts as offline: three of its heartbeats.
         delete_timeout_s: how long a deletion waits for a node that is there and does not answer.
         settle_s: patience with nodes' first words after a start.
-        worker_image: image of workers that name none.
+        policy: what workers may be.
+        health: where probes are answered, if anywhere.
         json_logs: one JSON object a line instead of text.
     """
 
@@ -48,7 +52,8 @@ class Settings:
     node_timeout_s: float = 90.0
     delete_timeout_s: float = 30.0
     settle_s: float = SETTLE_S
-    worker_image: str = ""
+    policy: Policy = field(default_factory=Policy)
+    health: tuple[str, int] | None = None
     json_logs: bool = False
 
     @classmethod
@@ -63,8 +68,8 @@ class Settings:
         tls = None
         if args.ca or args.cert or args.key:
             tls = TlsFiles(ca=args.ca, cert=args.cert, key=args.key)
-        interval = METRICS_INTERVAL_LAPTOP if args.kubeconfig is None else METRICS_INTERVAL_CLUSTER
-        lease_s = LEASE_LAPTOP_S if args.kubeconfig is None else LEASE_CLUSTER_S
+        interval = METRICS_INTERVAL_LAPTOP if args.state else METRICS_INTERVAL_CLUSTER
+        lease_s = LEASE_LAPTOP_S if args.state else LEASE_CLUSTER_S
         return cls(
             state=args.state,
             kubeconfig=args.kubeconfig,
@@ -78,9 +83,21 @@ class Settings:
             metrics_interval_s=duration_s(interval) if args.metrics_interval is None else args.metrics_interval,
             node_timeout_s=args.node_timeout,
             delete_timeout_s=args.delete_timeout,
-            worker_image=args.worker_image or f"nereid-worker:{version('nereid-ai')}",
+            policy=_policy(args),
+            health=address_of(args.health) if args.health else None,
             json_logs=args.log_format == "json",
         )
+
+
+def _policy(args: argparse.Namespace) -> Policy:
+    image = args.worker_image or f"nereid-worker:{version('nereid-ai')}"
+    return Policy(
+        runtimes=read_runtimes(args.runtimes) if args.runtimes else {ANY: Runtime(image=image)},
+        host_roots=tuple(args.host_root),
+        namespaces=frozenset(args.namespace),
+        edge_broker=args.edge_broker,
+        worker_tls_secret=args.worker_tls_secret,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--state", type=Path, help="state folder of a local cluster")
     place.add_argument("--kubeconfig", type=Path, help="kubeconfig of a real cluster")
+    place.add_argument("--in-cluster", action="store_true", help="the cluster that this Pod runs in")
     parser.add_argument("--broker", required=True, help="cloud broker, mqtt://host:port or mqtts://host:port")
     parser.add_argument("--workers-broker", default="", help="the same broker as cloud workers reach it")
     for name, text in (("ca", "CA of the broker"), ("cert", "our certificate"), ("key", "its key")):
@@ -100,6 +118,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--lease-namespace", default="default", help="namespace of the Lease")
     parser.add_argument("--identity", default="", help="name in the Lease; must never run twice")
     parser.add_argument("--worker-image", default="", help="image of workers that name none")
+    parser.add_argument("--runtimes", type=Path, help="YAML table of images and resources by framework, instead")
+    parser.add_argument(
+        "--host-root",
+        action="append",
+        default=[],
+        type=PurePosixPath,
+        help="users' folders on nodes must be below it; may be repeated; without one they may be anywhere",
+    )
+    parser.add_argument(
+        "--namespace", action="append", default=[], help="serve services of this one; may be repeated; else of all"
+    )
+    parser.add_argument("--edge-broker", default=DEFAULT_EDGE_BROKER, help="a node's own broker as its Pods reach it")
+    parser.add_argument(
+        "--worker-tls-secret", default="", help="Secret with the cloud workers' certificate, in their namespace"
+    )
+    parser.add_argument("--health", default="", help="host:port where /livez and /readyz are answered")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     return parser
 

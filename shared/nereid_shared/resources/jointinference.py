@@ -4,6 +4,7 @@
 Every field of the seed under its own name; what was added is optional, and says so.
 """
 
+import re
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -29,6 +30,8 @@ from nereid_shared.resources.rules import Rule, cel_list, distinct_keys, duratio
 
 BUILTIN_PREFIX: Final = "builtin:"
 BUILTINS: Final = ("builtin:classify",)
+# RE2 and Python alike; a ConfigMap's name is a DNS subdomain.
+_CONFIG_MAP: Final = "configmap:[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?"
 
 
 def _boot_file_inside(value: Any, _: Any) -> bool:
@@ -38,7 +41,9 @@ def _boot_file_inside(value: Any, _: Any) -> bool:
 class WorkerSpec(Part):
     """What a worker runs."""
 
-    script_dir: str = Field(max_length=1024, description="The scripts' folder on the node; '' for a builtin.")
+    script_dir: str = Field(
+        max_length=1024, description="The scripts' folder on the node, or configmap:NAME; '' for a builtin."
+    )
     script_boot_file: str = Field(
         min_length=1,
         max_length=255,
@@ -57,9 +62,9 @@ class WorkerSpec(Part):
         ),
         Rule(
             "scriptDir",
-            "self == '' || self.startsWith('/')",
-            "scriptDir must be an absolute path on the node",
-            lambda value, _: value == "" or value.startswith("/"),
+            f"self == '' || self.startsWith('/') || self.matches('^{_CONFIG_MAP}$')",
+            "scriptDir must be an absolute path on the node, or configmap:NAME",
+            lambda value, _: value == "" or value.startswith("/") or bool(re.fullmatch(_CONFIG_MAP, value)),
         ),
         Rule(
             "",

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -6,11 +7,15 @@ from tests.cloud.gm.peers import dataset, model, node, service
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.conditions import Problem
+from nereid_cloud.gm.paths import local_path
 from nereid_cloud.gm.plan import EdgePlan, Plan, World, plan
-from nereid_cloud.gm.pods import cloud_deployment, cloud_task, edge_pod, local_path, task_in
+from nereid_cloud.gm.pods import cloud_deployment, cloud_task, edge_pod, task_in
+from nereid_cloud.gm.policy import Policy, Runtime, read_runtimes
+from nereid_shared.errors import UserError
 from nereid_shared.resources import JointInferenceService
 
 UID = "12345678-9abc-4def-8123-456789abcdef"
+POLICY = Policy(runtimes={"*": Runtime(image="nereid-worker:1")})
 
 
 def stored(**edge: Any) -> Object:
@@ -27,7 +32,7 @@ def with_uid(obj: Object) -> Object:
     return {**obj, "metadata": {**obj["metadata"], "uid": f"uid-{obj['metadata']['name']}"}}
 
 
-def world(**more: dict[str, Object]) -> World:
+def world(**more: Any) -> World:
     parts: dict[str, Any] = {
         "nodes": {"edge-0": node("edge-0"), "cloud": node("cloud")},
         "models": {"little": with_uid(model("little")), "big": with_uid(model("big"))},
@@ -39,7 +44,7 @@ def world(**more: dict[str, Object]) -> World:
 def pod(raw: Object | None = None, *, on: str = "edge-0", **datasets: Object) -> Object:
     raw = raw or stored()
     edge = EdgePlan(node=on, broker="mqtt://127.0.0.1:1883", datasets=datasets)
-    return edge_pod(parsed(raw), raw, edge, little=model("little"), default_image="nereid-worker:1")
+    return edge_pod(parsed(raw), raw, edge, little=model("little"), policy=POLICY)
 
 
 def env_of(obj: Object) -> dict[str, str]:
@@ -69,8 +74,9 @@ def test_the_edge_pod_carries_identity_and_mounts_and_no_task() -> None:
     assert env["NEREID_BROKER"] == "mqtt://127.0.0.1:1883"
     assert env["NEREID_STATE"] == "/var/lib/nereid/worker"
     assert "NEREID_TASK" not in env
-    paths = {v["name"]: v["hostPath"]["path"] for v in made["spec"]["volumes"]}
+    paths = {v["name"]: v["hostPath"]["path"] for v in made["spec"]["volumes"] if "hostPath" in v}
     mounts = {m["name"]: m for m in made["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts[next(v["name"] for v in made["spec"]["volumes"] if "emptyDir" in v)]["mountPath"] == env["TMPDIR"]
     assert paths.pop("state") == "/var/lib/nereid/workers/digits-12345678"
     assert sorted(paths.values()) == ["/data/pictures", "/models/little"]
     assert all(mounts[name]["mountPath"] == path and mounts[name]["readOnly"] for name, path in paths.items())
@@ -104,7 +110,7 @@ def test_the_deployment_carries_the_whole_task() -> None:
     raw = stored()
     task = cloud_task(parsed(raw), big=model("big"), nodes=["edge-1", "edge-0"], group="secret")
     made = cloud_deployment(
-        parsed(raw), raw, task, hostname="cloud-host", big=model("big"), broker="mqtt://b:1", image="i"
+        parsed(raw), raw, task, hostname="cloud-host", big=model("big"), broker="mqtt://b:1", policy=POLICY
     )
     carried = task_in(made)
     assert carried == task
@@ -187,3 +193,174 @@ def test_a_nodes_own_broker_is_taken_from_its_annotation() -> None:
     planned = plan(parsed(raw), raw, world(nodes={"edge-0": edge, "cloud": node("cloud")}))
     assert planned.parts is not None
     assert planned.parts.edges[0].broker == "mqtt://127.0.0.1:18831"
+
+
+def roots(**more: Any) -> Policy:
+    return Policy(host_roots=(PurePosixPath("/var/lib/nereid"), PurePosixPath("/srv/models")), **more)
+
+
+def under(policy: Policy, raw: Object | None = None, **parts: dict[str, Object]) -> Plan:
+    """The plan of a service whose models lie where they may."""
+    raw = raw or stored()
+    models = {
+        name: with_uid(model(name) | {"spec": {"modelUrl": f"/srv/models/{name}/m.tflite", "format": "tflite"}})
+        for name in ("little", "big")
+    }
+    return plan(parsed(raw), raw, world(**{"models": models, **parts}, policy=policy))
+
+
+def with_script(folder: str, side: str = "edgeWorker") -> Object:
+    raw = stored()
+    own = {"scriptDir": folder, "scriptBootFile": "main.py"}
+    raw["spec"][side] = {**raw["spec"][side], "workerSpec": {**raw["spec"][side]["workerSpec"], **own}}
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/srv/models", True),
+        ("/srv/models/a/b", True),
+        ("/var/lib/nereid/examples", True),
+        ("/srv/modelsx", False),
+        ("/srv", False),
+        ("/etc", False),
+        ("/srv/models/../../etc", False),
+        ("/var/lib/nereid/lc", False),
+        ("/var/lib/nereid/workers/other-01234567", False),
+        ("/var/lib/nereid", False),
+        ("/", False),
+    ],
+)
+def test_workers_read_users_folders_below_a_configured_root_and_never_ours(path: str, allowed: bool) -> None:
+    assert roots().allows(PurePosixPath(path)) is allowed
+    planned = under(roots(), with_script(path))
+    assert reasons(planned) == ([] if allowed else ["PathNotAllowed"])
+    assert (planned.parts is not None) is allowed
+
+
+def test_a_model_outside_the_roots_stops_the_service_and_is_named() -> None:
+    (problem,) = under(roots(), models={"little": with_uid(model("little")), "big": with_uid(model("big"))}).problems[
+        :1
+    ]
+    assert problem.reason == "PathNotAllowed"
+    assert "Model little: modelUrl: workers may not read /models/little" in problem.message
+
+
+def test_a_dataset_outside_the_roots_stops_its_node_only() -> None:
+    raw = stored(nodeSelector={"zone": "a"}, dataset={"labels": {"part": "test"}})
+    inside = dataset("inside", "edge-1", part="test")
+    inside["spec"]["dataUrl"] = "/srv/models/data/index.csv"
+    planned = under(
+        roots(),
+        raw,
+        nodes={"edge-0": node("edge-0", zone="a"), "edge-1": node("edge-1", zone="a"), "cloud": node("cloud")},
+        datasets={"outside": dataset("outside", "edge-0", part="test"), "inside": inside},
+    )
+    assert reasons(planned) == ["PathNotAllowed"]
+    assert planned.parts is not None
+    assert [edge.node for edge in planned.parts.edges] == ["edge-1"]
+
+
+def test_without_roots_a_laptop_reads_its_users_folders() -> None:
+    assert under(Policy(), with_script("/home/me/scripts")).problems == ()
+
+
+def test_services_outside_the_listed_namespaces_are_not_served() -> None:
+    assert reasons(under(roots(namespaces=frozenset({"vision"})))) == ["NamespaceNotServed"]
+    assert reasons(under(roots(namespaces=frozenset({"vision", "default"})))) == []
+
+
+def test_a_runtime_is_found_by_version_then_framework_then_at_all() -> None:
+    policy = Policy(runtimes={name: Runtime(image=name) for name in ("tflite/2", "tflite", "*")})
+    found = [policy.runtime(*asked) for asked in (("tflite", "2"), ("tflite", "1"), ("onnx", "1"))]
+    assert [runtime.image for runtime in found if runtime] == ["tflite/2", "tflite", "*"]
+
+
+def test_a_framework_without_a_runtime_needs_an_image_of_ones_own() -> None:
+    policy = roots(runtimes={"onnx": Runtime(image="onnx:1")})
+    raw = stored()
+    assert reasons(under(policy, raw)) == ["RuntimeUnknown", "RuntimeUnknown"]
+    for side in ("edgeWorker", "cloudWorker"):
+        raw["spec"][side]["workerSpec"]["image"] = "mine:3"
+    assert reasons(under(policy, raw)) == []
+    container = edge_pod(
+        parsed(raw), raw, EdgePlan(node="edge-0", broker="mqtt://b:1"), little=model("little"), policy=policy
+    )["spec"]["containers"][0]
+    assert (container["image"], container["imagePullPolicy"]) == ("mine:3", "IfNotPresent")
+
+
+def deployment(raw: Object, policy: Policy) -> Object:
+    task = cloud_task(parsed(raw), big=model("big"), nodes=["edge-0"], group="g")
+    return cloud_deployment(parsed(raw), raw, task, hostname="h", big=model("big"), broker="mqtts://b:1", policy=policy)
+
+
+def test_resources_come_from_the_runtime_of_the_side() -> None:
+    edge, cloud = {"limits": {"memory": "256Mi"}}, {"requests": {"cpu": "1"}}
+    policy = Policy(runtimes={"*": Runtime(image="i", edge=edge, cloud=cloud)})
+    raw = stored()
+    made = edge_pod(
+        parsed(raw), raw, EdgePlan(node="edge-0", broker="mqtt://b:1"), little=model("little"), policy=policy
+    )
+    assert made["spec"]["containers"][0]["resources"] == edge
+    assert deployment(raw, policy)["spec"]["template"]["spec"]["containers"][0]["resources"] == cloud
+
+
+def test_containers_may_change_nothing_but_their_own_folders() -> None:
+    cloud = deployment(stored(), POLICY)["spec"]["template"]["spec"]
+    for spec in (pod()["spec"], cloud):
+        rights = spec["containers"][0]["securityContext"]
+        assert rights["readOnlyRootFilesystem"] is True
+        assert rights["allowPrivilegeEscalation"] is False
+        assert rights["capabilities"] == {"drop": ["ALL"]}
+        writable = [m["mountPath"] for m in spec["containers"][0]["volumeMounts"] if not m.get("readOnly")]
+        assert set(writable) <= {"/var/lib/nereid/worker", "/var/lib/nereid/tmp"}
+    assert cloud["securityContext"]["runAsNonRoot"] is True
+
+
+def test_only_edge_pods_are_on_their_nodes_network() -> None:
+    spec = pod()["spec"]
+    assert (spec["hostNetwork"], spec["dnsPolicy"]) == (True, "Default")
+    assert "hostNetwork" not in deployment(stored(), POLICY)["spec"]["template"]["spec"]
+
+
+def test_a_script_may_come_as_a_config_map() -> None:
+    spec = pod(with_script("configmap:scripts"))["spec"]
+    assert {"name": "script", "configMap": {"name": "scripts"}} in spec["volumes"]
+    env = {entry["name"]: entry.get("value", "") for entry in spec["containers"][0]["env"]}
+    mounts = {m["name"]: m for m in spec["containers"][0]["volumeMounts"]}
+    assert mounts["script"] == {"name": "script", "mountPath": env["NEREID_SCRIPT_DIR"], "readOnly": True}
+    assert under(roots(), with_script("configmap:scripts")).problems == ()
+
+
+def test_a_cloud_script_from_a_config_map_is_named_by_its_mount() -> None:
+    made = deployment(with_script("configmap:scripts", "cloudWorker"), POLICY)
+    task = task_in(made)
+    mounts = {m["name"]: m for m in made["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]}
+    assert task is not None
+    assert task.script_dir == mounts["script"]["mountPath"]
+
+
+def test_cloud_workers_get_their_certificate_where_the_broker_wants_one() -> None:
+    template = deployment(stored(), Policy(worker_tls_secret="worker-tls"))["spec"]["template"]["spec"]
+    (volume,) = (v for v in template["volumes"] if "secret" in v)
+    assert volume["secret"]["secretName"] == "worker-tls"
+    (mount,) = (m for m in template["containers"][0]["volumeMounts"] if m["name"] == volume["name"])
+    env = {entry["name"]: entry.get("value", "") for entry in template["containers"][0]["env"]}
+    assert env["NEREID_CERTS"] == mount["mountPath"]
+    bare = deployment(stored(), POLICY)["spec"]["template"]["spec"]
+    assert not [v for v in bare["volumes"] if "secret" in v]
+
+
+def test_a_runtime_table_is_read_from_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "runtimes.yaml"
+    file.write_text("tflite: {image: 'w:1', edge: {limits: {memory: 256Mi}}}\n")
+    assert read_runtimes(file) == {"tflite": Runtime(image="w:1", edge={"limits": {"memory": "256Mi"}})}
+
+
+@pytest.mark.parametrize("text", ["", "- a", "tflite: {imag: w}", "tflite: {image: ''}", "a: [", "tflite: w"])
+def test_a_runtime_table_without_sense_names_the_file(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "runtimes.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"runtimes\.yaml"):
+        read_runtimes(file)

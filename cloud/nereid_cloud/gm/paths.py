@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which folders of its node a worker reads, from the URLs of models and datasets and the folder of its script."""
+
+from pathlib import PurePosixPath
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from nereid_cloud.cluster.port import Object
+from nereid_shared.resources import WorkerSpec
+
+CONFIG_MAP: Final = "configmap:"
+
+
+def local_path(url: str) -> PurePosixPath | None:
+    """Return the path on the node that a URL names, or None where it is elsewhere."""
+    if url.startswith("/"):
+        return PurePosixPath(url)
+    parts = urlsplit(url)
+    return PurePosixPath(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def model_folder(model: Object) -> PurePosixPath | None:
+    """Return the folder with a model's file and its card."""
+    path = local_path(model["spec"]["modelUrl"])
+    return None if path is None else path.parent
+
+
+def dataset_path(dataset: Object) -> PurePosixPath | None:
+    """Return what the worker reads: a csv or txt file lists files beside it, so then it is the file's folder."""
+    path = local_path(dataset["spec"]["dataUrl"])
+    if path is None:
+        return None
+    return path.parent if path.suffix else path
+
+
+def script_folder(spec: WorkerSpec) -> PurePosixPath | None:
+    """Return the folder of a user's script on the node; None for a builtin, or one that comes as a ConfigMap."""
+    folder = spec.script_dir
+    return PurePosixPath(folder) if folder and not folder.startswith(CONFIG_MAP) else None
+
+
+def script_config_map(spec: WorkerSpec) -> str:
+    """Return the name of the ConfigMap that holds the script, or ""."""
+    return spec.script_dir.removeprefix(CONFIG_MAP) if spec.script_dir.startswith(CONFIG_MAP) else ""
