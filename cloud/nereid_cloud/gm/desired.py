@@ -21,10 +21,12 @@ ACK_TIMEOUT_S: Final = 5.0
 VERIFY_S: Final = 2.0
 MAX_REPAIR_DELAY_S: Final = 60.0
 MAX_INLINE_BYTES: Final = 256 * 1024
-# A node's word must not drive the epoch out of what every reader's integers hold.
-MAX_EPOCH: Final = 2**53
+# Every taking of the Lease makes one epoch, and only its holder makes any: what is further ahead than a lost Lease
+# explains is forged. Followed, it would drive the epoch out of what every reader's integers hold.
+MAX_EPOCH_STEP: Final = 1_000_000
 
 PRUNE_HELD: Final = "PruneHeld"
+STATE_AHEAD: Final = "StateAhead"
 SPECS_MISSING: Final = "SpecsMissing"
 
 
@@ -128,6 +130,8 @@ class NodeDesired:
         self._known = True
         if state.cluster != self.cluster or (state.epoch, state.rev) < self._confirmed_at:
             self._confirmed = {}  # its disk is not the one that acknowledged
+        if self._is_incredible(state.cluster, state.epoch):
+            return
         if state.reason == PRUNE_HELD:
             self._report(PRUNE_HELD, state.message)
             return
@@ -148,6 +152,8 @@ class NodeDesired:
     def on_sync(self, sync: Sync) -> None:
         """Take the node's request for its desired state, or for specs that the document only named."""
         self._known = True
+        if self._is_incredible(sync.cluster, sync.epoch):
+            return
         if sync.cluster == self.cluster and self._is_ahead(sync.epoch, sync.rev):
             self._raise_above(sync.epoch)
             return
@@ -324,7 +330,14 @@ class NodeDesired:
             self._report("DigestMismatch", f"rev {sent.rev} was applied as {state.digest[:12]}, not {sent.digest[:12]}")
 
     def _is_ahead(self, epoch: int, rev: int) -> bool:
-        return (self.epoch, self._rev) < (epoch, rev) and epoch < MAX_EPOCH
+        return (self.epoch, self._rev) < (epoch, rev) and not is_incredible(epoch, own=self.epoch)
+
+    def _is_incredible(self, cluster: str | None, epoch: int) -> bool:
+        """Whether the node claims what nobody can have told it: that is said, and holds nothing up."""
+        if cluster != self.cluster or not is_incredible(epoch, own=self.epoch):
+            return False
+        self._report(STATE_AHEAD, f"the node claims epoch {epoch}, which no leader can have reached: not believed")
+        return True
 
     def _raise_above(self, epoch: int) -> None:
         if not any(isinstance(output, RaiseEpoch) for output in self._waiting):
@@ -338,6 +351,11 @@ class NodeDesired:
     def _drain(self) -> Iterator[Output]:
         waiting, self._waiting = self._waiting, []
         yield from waiting
+
+
+def is_incredible(epoch: int, *, own: int) -> bool:
+    """Whether an epoch is further ahead of our own than a Lease that was lost explains."""
+    return epoch > own + MAX_EPOCH_STEP
 
 
 def _in_parts(document: Desired, *, first: tuple[str, ...]) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from nereid_cloud.cluster.kinds import DATASET, JOINT_INFERENCE_SERVICE
 from nereid_cloud.cluster.port import Object
-from nereid_cloud.gm.desired import NodeDesired, NodeReport, Output, Publish, RaiseEpoch
+from nereid_cloud.gm.desired import NodeDesired, NodeReport, Output, Publish, RaiseEpoch, is_incredible
 from nereid_shared import topics
 from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, NereidError
 from nereid_shared.link import Link, Message, Will
@@ -286,7 +286,8 @@ class Downstream:
             foreign = GmAlive.decode(message.payload, max_bytes=topics.GM_ALIVE.max_bytes) if message.payload else None
         except (MessageInvalid, MessageTooLarge):
             foreign = None
-        if foreign is not None and foreign.cluster == self._cluster and foreign.epoch > self.epoch:
+        is_ahead = foreign is not None and foreign.cluster == self._cluster and foreign.epoch > self.epoch
+        if foreign is not None and is_ahead and not is_incredible(foreign.epoch, own=self.epoch):
             self._raise_above(foreign.epoch)
         elif not self._replacing:
             self._replacing = True

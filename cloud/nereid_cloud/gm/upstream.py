@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from nereid_cloud.gm.desired import MAX_EPOCH
+from nereid_cloud.gm.desired import is_incredible
 from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.observed import Observed
 from nereid_shared import topics
@@ -81,8 +81,11 @@ class Upstream:
             return
         node = _levels(topics.STATE, message)["node"]
         state = _body(NodeState, topics.STATE, message)
-        if state.cluster == self._cluster and self.seen_epoch < state.epoch < MAX_EPOCH:
-            self.seen_epoch = state.epoch
+        if state.cluster == self._cluster:
+            if is_incredible(state.epoch, own=self._downstream.epoch):
+                self._downstream.on_state(node, state)  # it says so; what the node said before stays
+                return
+            self.seen_epoch = max(self.seen_epoch, state.epoch)
         view = self._observed.node(node)
         former, was_observable = (view.state, view.tasks), self._observed.is_observable(node)
         if view.on_state(state, retained=message.retain, now=self._observed.clock()):

@@ -12,8 +12,10 @@ from msgspec.structs import replace
 
 from nereid_cloud.gm.desired import (
     ACK_TIMEOUT_S,
+    MAX_EPOCH_STEP,
     MAX_INLINE_BYTES,
     PACE_S,
+    STATE_AHEAD,
     VERIFY_S,
     NodeDesired,
     NodeReport,
@@ -192,11 +194,19 @@ def test_a_revision_ahead_of_ours_asks_for_a_higher_epoch() -> None:
     assert published(node, 0.2).rev == 1
 
 
-def test_an_insane_epoch_is_not_followed() -> None:
+@pytest.mark.parametrize("epoch", [MAX_EPOCH_STEP + 2, 2**53])
+def test_an_epoch_that_no_leader_can_have_reached_is_told_and_holds_nothing_up(epoch: int) -> None:
     node = machine("x")
     first = published(node, 0.0)
-    node.on_state(replace(state(first), epoch=2**60, rev=4), 0.1)
-    assert only(node.tick(0.1), RaiseEpoch) == []
+    node.on_state(state(first), 0.1)
+    node.on_state(replace(state(first), epoch=epoch, rev=4), 0.2)
+    node.on_sync(Sync(cluster="c", epoch=epoch, rev=4))
+    outputs = list(node.tick(0.2))
+    assert [o.reason for o in outputs if isinstance(o, NodeReport)] == [STATE_AHEAD]
+    assert len(outputs) == 1
+    assert node.is_applied("x", row("x").hash)
+    node.on_state(state(first), 0.3)
+    assert only(node.tick(0.3), NodeReport) == [NodeReport(reason="")]
 
 
 def test_another_clusters_state_is_never_ahead() -> None:

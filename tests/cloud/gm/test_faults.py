@@ -20,7 +20,7 @@ from nereid_cloud.cluster.port import Ref
 from nereid_shared import topics
 from nereid_shared.desired import digest_of
 from nereid_shared.link import Link, LinkSettings, Message
-from nereid_shared.messages import Desired, GmAlive, Ledger, NodeAlive, TaskStatus
+from nereid_shared.messages import Desired, GmAlive, Ledger, NodeAlive, NodeState, TaskStatus
 
 
 @asynccontextmanager
@@ -141,6 +141,27 @@ async def test_another_leader_of_a_higher_epoch_is_outdone_by_the_holder_of_the_
         other = GmAlive(status="online", cluster=ready_cluster.identity(), leader="other", epoch=50)
         await link.publish(topics.GM_ALIVE.of(), other.encode(), retain=True)
         await eyes.until(lambda: GmAlive.decode(heard[-1].payload, max_bytes=4096).epoch > 50)
+
+
+async def test_a_forged_state_far_ahead_is_told_and_holds_nothing_up(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes
+) -> None:
+    ready_cluster.create(dataset("pictures", "edge-0"))
+    async with Lc(broker.url, "edge-0", eyes) as lc:
+        async with gm():
+            await eyes.until(lambda: eyes.condition(DATASET, "pictures", "Ready")[0] == "True")
+            first = lc.documents[-1]
+            forged = NodeState(boot="forged", number=1, cluster=first.cluster, epoch=2**53, rev=1)
+            await lc.link.publish(topics.STATE.of(node="edge-0"), forged.encode(), retain=True)
+            await eyes.until(lambda: "StateAhead" in eyes.reasons())
+            await lc.say_state()
+            ready_cluster.create(dataset("more", "edge-0"))
+            await eyes.until(lambda: eyes.condition(DATASET, "more", "Ready")[0] == "True")
+            assert lc.documents[-1].epoch == first.epoch
+            await lc.link.publish(topics.STATE.of(node="edge-0"), forged.encode(), retain=True)
+        async with gm():
+            await eyes.until(lambda: lc.applied is not None and lc.applied.epoch > first.epoch)
+            assert lc.documents[-1].epoch == first.epoch + 1
 
 
 async def test_a_document_of_a_higher_epoch_makes_the_leader_lead_above_it(
