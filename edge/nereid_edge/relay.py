@@ -54,7 +54,6 @@ CLOCK_EVERY_S: Final = 60.0
 # The ledger's name for what a cloud worker says instead of an answer; it is `REFUSED` for all else that a script may
 # say. A script that raised may do better at the next try: only the last one counts.
 _REASONS: Final = {"": "", "predict-failed": POISON, UNDECODABLE: UNDECODABLE, MALFORMED: MALFORMED}
-_MAX_SEQ: Final = 2**53
 _MAX_REMAINING_MS: Final = 7 * 24 * 3600 * 1000
 
 
@@ -128,9 +127,9 @@ class Relay:
         return ledger.joined(one.box, one.counts, one.sides) if one else Ledger()
 
     def worker_reported(self, service_id: str, *, stream: str, accepted: int, counts: Ledger) -> None:
-        """Take in what a worker's info says of its counts, and of what it knows to be accepted."""
+        """Take in what a worker's info says of its counts, and of what it knows to be accepted: at most `hard`."""
         service = self._services.get(service_id)
-        if service is None or not stream or not 0 <= accepted < _MAX_SEQ:
+        if service is None or not stream:
             return
         # The worker speaks, so it has subscribed: now they can reach it.
         self._answers.hand_on_kept(service)

@@ -20,7 +20,7 @@ from nereid_edge.service import ServiceSettings
 from nereid_edge.spec import SpecProblem
 from nereid_edge.workers import WorkerView
 from nereid_shared import topics
-from nereid_shared.errors import LinkDown, NereidError
+from nereid_shared.errors import LinkDown, MessageInvalid, NereidError
 from nereid_shared.link import Link, Message
 from nereid_shared.messages import (
     Ledger,
@@ -166,9 +166,14 @@ class Tasks:
         view = self._workers.setdefault(name, WorkerView())
         if not view.take(info):
             return
-        if info.ledger is not None:
-            self._relay.worker_reported(owner.service, stream=info.stream, accepted=info.accepted, counts=info.ledger)
+        counts = info.ledger
+        fit = counts is None or info.accepted + sum(counts.dropped.values()) <= counts.hard
+        if fit and counts is not None:
+            self._relay.worker_reported(owner.service, stream=info.stream, accepted=info.accepted, counts=counts)
         self._note_changes()
+        if not fit:
+            # Its state counts, its figures cannot: they would make the ledger one of samples that never were.
+            raise MessageInvalid(f"{message.topic}: more samples accepted and dropped than were hard")
 
     def states(self, held: frozenset[str]) -> dict[str, TaskState]:
         """Return what `state` says of each task; `held` are those that another cluster's document would remove."""

@@ -100,12 +100,14 @@ async def test_the_edge_broker_that_lost_everything_gets_it_again(lab: Lab, work
     assert worker.tasks[0] == worker.tasks[1]
 
 
-async def test_an_empty_retained_payload_deletes_nothing(lab: Lab, gm: GmPeer) -> None:
+async def test_an_empty_retained_payload_is_no_document(lab: Lab, gm: GmPeer) -> None:
     desired = document(SERVICE)
-    async with lab.controller():
+    async with lab.controller(heartbeat_s=0.1):
         await gm.desire(desired)
         await gm.applied(desired)
         await gm.link.publish(topics.DESIRED.of(node=NODE), b"", retain=True)
+        heard = len(gm.states)
+        await gm.until(lambda: len(gm.states) >= heard + 5)
         later = document(SERVICE, rev=2)
         await gm.desire(later)
         state = await gm.applied(later)
@@ -456,6 +458,27 @@ async def test_a_cut_of_the_cloud_loses_nothing(lab: Lab, gm: GmPeer, cloud: Clo
     ledger = gm.ledger(SERVICE_UID)
     assert answered_by_the_ledger(ledger)
     assert (ledger.sent, ledger.pending, ledger.dropped) == (40, 0, {})
+
+
+async def test_a_cut_is_no_failed_try_of_what_was_in_flight(
+    lab: Lab, gm: GmPeer, cloud: CloudPeer, worker: EdgePeer
+) -> None:
+    cloud.answering = False
+    stored(lab, document({SERVICE_UID: service_row(outbox={"maxAttempts": 1})}))
+    async with lab.controller():
+        await worker.until(lambda: worker.tasks)
+        await worker.send(1)
+        # Sent is counted at the PUBACK: the broker has it, its answer will never come.
+        await gm.until(lambda: gm.ledger(SERVICE_UID).sent == 1)
+        lab.cloud.kill()
+        lab.cloud.start()
+        await cloud.link.wait_connected(after=1)
+        cloud.answering = True
+        await worker.send(2)
+        await worker.until(lambda: 2 in worker.answers)
+        await gm.until(lambda: sum((ledger := gm.ledger(SERVICE_UID)).dropped.values()) + ledger.answered == 2)
+    assert gm.ledger(SERVICE_UID).dropped == {}
+    assert set(worker.answers) == {1, 2}
 
 
 async def test_answers_wait_for_an_edge_broker_that_is_away(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nereid_edge.desired_store import DesiredStore
 from nereid_edge.rows import Row, SampleKey
 from nereid_edge.store import (
     AnswerRecord,
@@ -52,6 +53,13 @@ async def test_rows_counters_streams_and_clock_come_back_after_a_restart(path: P
     assert loaded.counters == {"svc": {"accepted": 3, "answered": 1}}
     assert loaded.streams == [StreamRecord("svc", "s", 3, (), 3, 3, 3, "")]
     assert loaded.clock == 3.0
+
+
+def test_what_is_committed_is_on_the_disk_and_not_on_its_way_there(path: Path) -> None:
+    # 2 is FULL: an fsync at each commit, without which a power cut takes back what was told as accepted.
+    for store in (OutboxStore(path), DesiredStore(path.with_name("desired.db"))):
+        with closing(store._connect()) as connection:
+            assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 async def test_what_is_put_off_is_committed_with_the_next_change(path: Path) -> None:

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the relay and the tasks make of single messages, with no broker there."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from tests.edge.peers import NODE
+from tests.edge.rows import SERVICE_ID, SERVICE_UID, WORKER, service_row
+
+from nereid_edge.relay import Relay
+from nereid_edge.store import OutboxStore
+from nereid_edge.tasks import Tasks
+from nereid_shared import samples, topics
+from nereid_shared.errors import MessageInvalid
+from nereid_shared.link import Message
+from nereid_shared.messages import Ledger, WorkerInfo
+from nereid_shared.samples import Counts, Result, Sample
+
+SAMPLE = Sample(
+    stream="s", seq=1, digest=samples.digest_of(b"p"), key="k", captured_at=1.0, remaining_ms=1000, label="little",
+    score=0.5, counts=Counts(seen=1, easy=0, hard=1, failed=0), encoding="jpeg", payload=b"p",
+)  # fmt: skip
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Relay:
+    return Relay(node=NODE, store=OutboxStore(tmp_path / "outbox.db"))
+
+
+@pytest.fixture
+async def tasks(relay: Relay) -> Tasks:
+    made = Tasks(relay=relay, on_change=lambda: None)
+    made.apply({SERVICE_UID: service_row()}, known=True)
+    return made
+
+
+def sample(one: Sample) -> Message:
+    return Message(topic=topics.SAMPLES.of(service=SERVICE_ID, node=NODE), payload=one.encode(), retain=False)
+
+
+def answer(one: Sample) -> Message:
+    result = Result(stream=one.stream, seq=one.seq, digest=one.digest, key=one.key, captured_at=1.0, label="big")
+    return Message(topic=topics.RESULTS.of(service=SERVICE_ID, node=NODE), payload=result.encode(), retain=False)
+
+
+def info(number: int, status: Literal["running", "completed"], *, accepted: int = 0, ledger: Ledger) -> Message:
+    body = WorkerInfo(
+        name=WORKER, namespace="default", owner_name="digits", owner_kind="jointinferenceservice", status=status,
+        service=SERVICE_ID, node=NODE, boot="b", number=number, stream="s", accepted=accepted, ledger=ledger,
+    )  # fmt: skip
+    return Message(topic=topics.WORKER_INFO.of(worker=WORKER), payload=body.encode(), retain=True)
+
+
+def condition(tasks: Tasks) -> tuple[str, str]:
+    state = tasks.states(frozenset())[SERVICE_UID]
+    return state.condition, state.reason
+
+
+@pytest.mark.parametrize("wrong", [{"seq": 0}, {"score": float("nan")}, {"score": float("-inf")}])
+async def test_a_sample_without_a_number_or_a_score_is_a_dead_letter(
+    relay: Relay, tasks: Tasks, wrong: dict[str, float]
+) -> None:
+    with pytest.raises(MessageInvalid):
+        relay.on_sample(sample(replace(SAMPLE, **wrong)))  # type: ignore[arg-type]
+    assert relay.ledger(SERVICE_ID) == Ledger(latency={"edge": {}, "cloud": {}})
+
+
+async def test_a_task_is_not_completed_while_answers_are_pending(relay: Relay, tasks: Tasks) -> None:
+    counts = Ledger(seen=1, hard=1)
+    relay.on_sample(sample(SAMPLE))
+    tasks.on_info(info(1, "completed", ledger=counts))
+    assert condition(tasks) == ("Running", "AnswersPending")
+    relay.on_result(answer(SAMPLE))
+    tasks.on_info(info(2, "completed", ledger=counts))
+    assert condition(tasks) == ("Completed", "")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "ledger"),
+    [(3, Ledger(seen=2, hard=2)), (2**53, Ledger(seen=2, hard=2)), (1, Ledger(seen=2, hard=2, dropped={"full": 2}))],
+)
+async def test_more_accepted_and_dropped_than_was_hard_is_not_believed(
+    relay: Relay, tasks: Tasks, accepted: int, ledger: Ledger
+) -> None:
+    tasks.on_info(info(1, "running", ledger=Ledger(seen=1, easy=1)))
+    before = relay.ledger(SERVICE_ID)
+    with pytest.raises(MessageInvalid, match="than were hard"):
+        tasks.on_info(info(2, "completed", accepted=accepted, ledger=ledger))
+    assert relay.ledger(SERVICE_ID) == before
+    assert condition(tasks) == ("Completed", "")
+
+
+async def test_all_accepted_by_an_earlier_disk_is_believed(relay: Relay, tasks: Tasks) -> None:
+    tasks.on_info(info(1, "running", accepted=2, ledger=Ledger(seen=3, hard=3, dropped={"buffer-full": 1})))
+    ledger = relay.ledger(SERVICE_ID)
+    assert (ledger.hard, ledger.pending, ledger.dropped) == (3, 0, {"forgotten": 2, "buffer-full": 1})
