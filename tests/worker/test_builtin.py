@@ -14,7 +14,8 @@ from tests.worker.scenes import Worker, dataset_of, make_task, running
 from nereid_shared.errors import UserError
 from nereid_shared.messages import RuleRef
 from nereid_shared.samples import Result, Sample
-from nereid_worker.builtin import interval_s
+from nereid_worker.answers import Answer
+from nereid_worker.builtin import ANSWERS_MAX_BYTES, AnswerLog, interval_s
 from nereid_worker.classifier import Classifier
 from nereid_worker.cloud_answers import answer
 
@@ -29,6 +30,40 @@ def test_a_pace_that_is_none_is_refused(fps: str) -> None:
 
 def test_the_pace_is_one_over_fps() -> None:
     assert (interval_s({}), interval_s({"fps": "25"})) == (0.0, 0.04)
+
+
+def answer_of(number: int) -> Answer:
+    return Answer(key=f"{number:06}.png", index=number, label="seven", score=0.5, tier="edge", model="a" * 64)
+
+
+def numbers(file: Path) -> list[int]:
+    return [json.loads(line)["index"] for line in file.read_text().splitlines()]
+
+
+def test_the_log_of_answers_is_bounded_and_keeps_one_former_file(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    for first in range(0, 100, 10):  # over restarts too
+        with AnswerLog(path, max_bytes=5000) as answers:
+            for number in range(first, first + 10):
+                answers.write("edge", answer_of(number))
+    kept = numbers(tmp_path / "answers.jsonl.1") + numbers(path)
+    assert kept == list(range(100 - len(kept), 100))
+    assert len(numbers(tmp_path / "answers.jsonl.1")) > 5
+    assert all(4000 < file.stat().st_size <= 5000 for file in tmp_path.iterdir() if file != path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_whole_demo_fits_into_one_log_many_times(tmp_path: Path) -> None:
+    with AnswerLog(tmp_path / "a") as answers:
+        answers.write("edge", answer_of(1))
+    assert 10 * 2 * 1530 * (tmp_path / "a").stat().st_size < ANSWERS_MAX_BYTES
+
+
+def test_a_line_torn_by_a_full_disk_spoils_no_other(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text('{"event": "ed')
+    with AnswerLog(tmp_path / "a") as answers:
+        answers.write("edge", answer_of(1))
+    assert json.loads((tmp_path / "a").read_text().splitlines()[1])["index"] == 1
 
 
 @pytest.mark.slow

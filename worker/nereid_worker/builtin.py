@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 PREFIX: Final = "builtin:"
 ANSWERS_FILE: Final = "answers.jsonl"
+ANSWERS_MAX_BYTES: Final = 32 * 1024 * 1024
+"""Of one file, some 60,000 samples; there are at most two. The demo, which reads along, has below 2,000 samples."""
 
 Event = Literal["edge", "answer", "correction"]
 
@@ -30,15 +32,25 @@ class AnswerLog:
 
     Each line is one write, so that a kill loses none that was handed over. After a kill the sample in flight comes
     again, under its key.
+
+    A file that is full becomes ``<name>.1``, in place of the one that was that before.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._is_torn = False
+    def __init__(self, path: Path, *, max_bytes: int = ANSWERS_MAX_BYTES) -> None:
+        self._path, self._max_bytes = path, max_bytes
+        self._open()
+        # A full disk may have torn the last line.
+        self._is_torn = self._size > 0 and os.pread(self._file, 1, self._size - 1) != b"\n"
+
+    def _open(self) -> None:
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._size = os.fstat(self._file).st_size
 
     def write(self, event: Event, answer: Answer) -> None:
         """Append one event. A full disk costs lines of the log, which a warning tells, and never an answer."""
         line = json.dumps({"event": event, **answer.as_json()}).encode() + b"\n"
+        if self._size and self._size + len(line) > self._max_bytes:
+            self._begin_another()
         if self._is_torn:
             line = b"\n" + line
         try:
@@ -46,9 +58,21 @@ class AnswerLog:
         except OSError as error:
             log.warning("answer not logged", extra={"key": answer.key, "problem": error.strerror})
             return
+        self._size += written
         self._is_torn = written < len(line)
         if self._is_torn:
             log.warning("answer not logged", extra={"key": answer.key, "problem": "the disk is full"})
+
+    def _begin_another(self) -> None:
+        try:
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        except OSError as error:
+            log.warning("the log of answers grows on", extra={"problem": error.strerror})
+            self._size = 0  # tried again after as much again
+            return
+        os.close(self._file)
+        self._open()
+        self._is_torn = False
 
     def close(self) -> None:
         """Close the file."""
