@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo as a user runs it: whole, interrupted, and with each part killed in the middle of the stream."""
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import pytest
 from tests.check_demo import problems_of
 from tests.flow import patience, processes
 
+from nereid_cloud.laptop.system import BASE_PORT
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 PARTS = ["gm", "lc-edge-0", "broker-cloud", "broker-edge-0", "worker-edge", "worker-cloud", "podrunner-edge-0"]
 
 
-@contextmanager
+@contextlib.contextmanager
 def demo(state: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     argv = [
         sys.executable,
@@ -94,6 +97,17 @@ def test_an_interrupted_demo_takes_everything_down(tmp_path: Path, number: signa
         process.communicate()
     assert process.returncode == {signal.SIGKILL: -signal.SIGKILL}.get(number, 130)
     processes.assert_none_left(state, within_s=40)
+
+
+def test_taken_ports_do_not_hinder_the_demo(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # where they are taken already, that is as good
+            stack.enter_context(socket.create_server(("127.0.0.1", BASE_PORT)))
+        words = ["demo", "--json", "--state", str(tmp_path / "state"), "--samples", "40", "--no-cut"]
+        argv = [sys.executable, "-m", "nereid_cloud.cli", *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["seen"] == 40
 
 
 def test_too_many_samples_are_refused_with_the_mend(tmp_path: Path) -> None:

@@ -127,6 +127,15 @@ def test_the_shipped_sample_runs_on_every_node(user: User) -> None:
     user.does("apply", "-f", str(sample))
     user.does("wait", "jis/digits", "--for=condition=Ready", "--timeout=60s")
     patience.until(lambda: user.metric("digits", "answered") > 20, "answers from the cloud")
+    table = user.does("top", "--once")
+    assert all(node in table for node in ("edge-0", "edge-1", "healed"))
+    assert "status: Running" in table
+    assert "leading" in user.does("logs", "gm")
+    assert "started" in user.does("logs", "lc/edge-1")
+    assert user.does("logs", "broker/cloud", "--tail", "1").count("\n") == 1
+    unknown = user.types("logs", "lc/edge-7")
+    assert unknown.returncode == 2
+    assert "lc/edge-1" in unknown.stderr
 
 
 def test_a_service_before_its_model_waits_and_heals(user: User) -> None:
@@ -142,6 +151,28 @@ def test_a_service_before_its_model_waits_and_heals(user: User) -> None:
     assert "Pending" in user.does("get", "jis/mine")
     user.does("apply", "-f", "models.yaml")
     user.does("wait", "jis/mine", "--for=condition=Ready", "--timeout=60s")
+
+
+@pytest.mark.parametrize("part", ["lc-edge-0", "broker-edge-0"])
+def test_a_service_is_soon_not_ready_where_its_node_cannot_speak(user: User, part: str) -> None:
+    new_service(user)
+    user.does("up", "-d", "--base-port", "0")
+    user.does("apply", "-f", "mine/mine.yaml")
+    user.does("wait", "jis/mine", "--for=condition=Ready", "--timeout=60s")
+    pid = processes.part(user.state, part)
+    if part == "lc-edge-0":
+        # Stopped, not killed: its connections stand, and its will stays with the broker.
+        os.kill(pid, signal.SIGSTOP)
+        limit_s = 15
+    else:
+        # Killed, and with a configuration that keeps it from starting again.
+        (user.state / "brokers" / "edge-0" / "mosquitto.conf").write_text("no such option\n")
+        os.kill(pid, signal.SIGKILL)
+        limit_s = 5
+    ready = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
+    patience.until(
+        lambda: user.does("get", "jis/mine", "-o", ready) != "True", "Ready to be no longer true", within_s=limit_s
+    )
 
 
 def test_a_second_system_on_the_same_folder_is_refused(user: User) -> None:

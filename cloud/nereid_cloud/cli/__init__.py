@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "patch": "nereid_cloud.cli.patch:patch",
         "delete": "nereid_cloud.cli.delete:delete",
         "logs": "nereid_cloud.cli.logs:logs",
+        "top": "nereid_cloud.cli.top:top",
         "wait": "nereid_cloud.cli.wait:wait",
         "events": "nereid_cloud.cli.events:events",
         "demo": "nereid_cloud.cli.demo:demo",

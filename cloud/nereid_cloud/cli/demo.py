@@ -18,11 +18,12 @@ from rich.console import Console
 from rich.live import Live
 
 from nereid_cloud.cli.options import options_of
-from nereid_cloud.cli.up import BasePort, Nodes, progress_to
+from nereid_cloud.cli.up import Nodes, progress_to
 from nereid_cloud.demo import report
 from nereid_cloud.demo.live import LiveTable
-from nereid_cloud.demo.story import Options, Outcome, View, play
-from nereid_cloud.laptop.system import BASE_PORT, System
+from nereid_cloud.demo.story import Options, Outcome, play
+from nereid_cloud.demo.view import View
+from nereid_cloud.laptop.system import System
 from nereid_shared.errors import NereidError, UserError
 
 INTERRUPTED: Final = 130
@@ -38,7 +39,12 @@ def demo(
     no_cut: Annotated[bool, typer.Option("--no-cut", help="Leave the link alone.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the state folder, with logs and answers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
-    base_port: BasePort = BASE_PORT,
+    base_port: Annotated[
+        int | None,
+        typer.Option(
+            "--base-port", min=0, max=65000, help="The cloud broker's port, the nodes' follow; else free ones."
+        ),
+    ] = None,
 ) -> None:
     """Run handwritten digits through an edge and a cloud on this machine, and show what came of it."""
     _check_extras()

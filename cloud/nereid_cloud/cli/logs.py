@@ -2,6 +2,7 @@
 """``nereid logs``: what a Pod wrote, or all Pods of a service side by side."""
 
 import queue
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from nereid_cloud.cli.options import cluster_of
+from nereid_cloud.cli.options import cluster_of, options_of
+from nereid_cloud.cli.parts import is_part, part_lines
 from nereid_cloud.cli.problems import FAILED, told
 from nereid_cloud.cli.targets import DEFAULT_NAMESPACE, name_of, named_targets, ref
 from nereid_cloud.cluster import kinds
@@ -19,7 +21,7 @@ from nereid_shared.errors import NereidError, NotFound, UserError
 
 def logs(
     ctx: typer.Context,
-    target: Annotated[str, typer.Argument(help="POD, jis/NAME, deploy/NAME or pod/NAME.")] = "",
+    target: Annotated[str, typer.Argument(help="POD, jis/NAME, deploy/NAME; gm, lc/NODE, broker/NODE.")] = "",
     namespace: Annotated[str, typer.Option("-n", "--namespace", help="Namespace.")] = DEFAULT_NAMESPACE,
     selector: Annotated[str, typer.Option("-l", "--selector", help="The Pods with these labels.")] = "",
     container: Annotated[str, typer.Option("-c", "--container", help="Container; the first if not given.")] = "",
@@ -28,9 +30,16 @@ def logs(
     previous: Annotated[bool, typer.Option("-p", "--previous/--no-previous", help="Of the run before this.")] = False,
     prefix: Annotated[bool, typer.Option("--prefix/--no-prefix", help="Begin each line with the Pod's name.")] = False,
 ) -> None:
-    """Print what workers wrote."""
+    """Print what workers wrote, or on a laptop what a part of the system wrote."""
     if bool(target) == bool(selector):
         raise UserError("name a Pod, or give -l", mend="For instance: nereid logs jis/digits, or nereid logs -l app=x")
+    chosen = options_of(ctx)
+    if is_part(target) and not chosen.kubeconfig:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for text in part_lines(chosen.state, target, follow=follow, tail=None if tail < 0 else tail):
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+        return
     cluster = cluster_of(ctx)
     pods = _pods(cluster, target, namespace, selector)
 

@@ -2,6 +2,7 @@
 """``nereid up``, ``down`` and ``link``: a whole system on this machine."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from nereid_cloud.cli.problems import FAILED, note
 from nereid_cloud.demo import stage
 from nereid_cloud.laptop import links, running, statelock
 from nereid_cloud.laptop.system import BASE_PORT, System
+from nereid_shared import logs
 from nereid_shared.errors import UserError
 
 MAX_NODES: Final = 50
@@ -56,6 +58,7 @@ def up(
 
 
 async def _up(state: Path, nodes: int, base_port: int) -> None:
+    logs.configure(json=False, level=logging.WARNING)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from nereid_cloud.demo import report
 from nereid_cloud.demo.evaluation import Said
-from nereid_cloud.demo.story import View
+from nereid_cloud.demo.view import View
 
 COLUMNS: Final = (
     "node", "link", "frames/s", "seen", "hard", "answered", "changed", "queued", "degraded", "corrected",

@@ -62,6 +62,17 @@ def broken_identities(ledger: Mapping[str, Any], *, samples: int) -> list[str]:
     return [text for text, holds in checks if not holds]
 
 
+def unsettled(ledger: Mapping[str, Any]) -> list[str]:
+    """Return which answers have not come where they belong; empty where all have."""
+    pending, late = ledger["pending"], ledger["late"]
+    told = ledger["corrected"] + ledger["undelivered"]
+    checks = (
+        (f"{pending} hard samples still wait for the cloud's answer", pending == 0),
+        (f"{late - told} of {late} late answers have not reached their worker", told >= late),
+    )
+    return [text for text, holds in checks if not holds]
+
+
 def as_object(ledger: Mapping[str, Any], accuracy: Accuracy, service: Object) -> dict[str, Any]:
     """Return what ``--json`` prints."""
     return {**ledger, "accuracy": asdict(accuracy), "service": service}

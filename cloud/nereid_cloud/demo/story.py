@@ -3,21 +3,23 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.opening import DATABASE
 from nereid_cloud.cluster.port import Object, Ref
 from nereid_cloud.demo import report, stage
-from nereid_cloud.demo.evaluation import Accuracy, AnswerLog, Said, ask_big_model, score
+from nereid_cloud.demo.evaluation import Accuracy, ask_big_model, score
+from nereid_cloud.demo.view import Lookout, View
 from nereid_cloud.laptop import links, running
 from nereid_cloud.laptop.system import System
-from nereid_shared.errors import NereidError, NotFound
-from nereid_shared.topics import service_id
+from nereid_shared.errors import NereidError
+
+T = TypeVar("T")
 
 CUT_S: Final = 5.0
 POLL_S: Final = 0.25
@@ -27,7 +29,11 @@ STALL_S: Final = 90.0
 READY_S: Final = 60.0
 MANAGER: Final = "nereid-demo"
 
-OnFrame = Callable[["View"], None]
+SETTLE_S: Final = 30.0
+"""Without any new count for so long after the last sample, what has not come is reported as missing: a worker that left
+for good would keep its answers waiting for as long as the outbox does."""
+
+OnFrame = Callable[[View], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +43,7 @@ class Options:
     Attributes:
         samples: how many pictures; None for all.
         cut: whether the first node's link is cut halfway.
+        base_port: see `Ports.choose`.
     """
 
     state: Path
@@ -44,24 +51,7 @@ class Options:
     samples: int | None
     seed: int
     cut: bool
-    base_port: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """One look at the running service, for the live table.
-
-    Attributes:
-        per_node: by node what its worker has logged.
-        links: by node what `links.ask` says of its link: mode, bytes up and down.
-        at_s: monotonic time of the look.
-    """
-
-    service: Object
-    per_node: dict[str, dict[str, Said]]
-    links: dict[str, dict[str, Any]]
-    note: str
-    at_s: float
+    base_port: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +101,8 @@ class _Course:
         self._system, self._scene, self._cluster = system, scene, cluster
         self._on_frame, self._progress = on_frame, progress
         self._note = ""
-        self._logs = {node: AnswerLog() for node in system.nodes}
-        self._ref = Ref(kind=JOINT_INFERENCE_SERVICE, name=stage.SERVICE, namespace=stage.NAMESPACE)
+        ref = Ref(kind=JOINT_INFERENCE_SERVICE, name=stage.SERVICE, namespace=stage.NAMESPACE)
+        self._lookout = Lookout(system, cluster, ref, nodes=system.nodes)
 
     async def run(self, *, cut: bool) -> Outcome:
         self._say("waiting for the service to get ready")
@@ -124,7 +114,9 @@ class _Course:
             await self._cut_and_heal(self._system.nodes[0])
         await self._until(lambda view: _seen(view) >= self._scene.samples, "all samples")
         self._say("waiting for the last answers")
-        final = await self._until(self._is_settled, "the last answers and their counts")
+        final, is_settled = await watched(self._look, self._is_settled, moves=_settling, stall_s=SETTLE_S)
+        if not is_settled:
+            self._say(f"nothing moved for {SETTLE_S:.0f} s; what is missing is reported")
         self._progress("asking the big model about every sample, for comparison")
         pictures = list(self._scene.pictures())
         alone = await asyncio.to_thread(ask_big_model, self._scene.big_model, pictures)
@@ -148,47 +140,23 @@ class _Course:
         self._note = note
         self._progress(note)
 
-    async def _until(self, reached: Callable[["View"], bool], what: str, *, stall_s: float = STALL_S) -> View:
+    async def _until(self, reached: Callable[[View], bool], what: str, *, stall_s: float = STALL_S) -> View:
         """Look until `reached`; give up when nothing moves any more."""
-        moved, before = time.monotonic(), ""
-        while not reached(view := await self._look()):
-            now = repr((report.metrics_of(view.service), _seen(view)))
-            if now != before:
-                moved, before = time.monotonic(), now
-            if time.monotonic() - moved > stall_s:
-                conditions = view.service.get("status", {}).get("conditions", [])
-                raise NereidError(
-                    f"waited {stall_s:.0f} s in vain for {what}; the service says {conditions}; "
-                    f"the logs are in {self._system.logs}"
-                )
-            await asyncio.sleep(POLL_S)
+        view, is_reached = await watched(
+            self._look, reached, moves=lambda view: (report.metrics_of(view.service), _seen(view)), stall_s=stall_s
+        )
+        if not is_reached:
+            conditions = view.service.get("status", {}).get("conditions", [])
+            raise NereidError(
+                f"waited {stall_s:.0f} s in vain for {what}; the service says {conditions}; "
+                f"the logs are in {self._system.logs}"
+            )
         return view
 
     async def _look(self) -> View:
-        view = await asyncio.to_thread(self._view)
+        view = await asyncio.to_thread(self._lookout.view, self._note)
         self._on_frame(view)
         return view
-
-    def _view(self) -> View:
-        try:
-            service = self._cluster.get(self._ref)
-        except NotFound:
-            service = {}
-        for node, log in self._logs.items():
-            log.follow(self._answers(node, service))
-        return View(
-            service=service,
-            per_node={node: log.said for node, log in self._logs.items()},
-            links={link["node"]: link for link in links.ask(self._system.control, {"do": "list"})},
-            note=self._note,
-            at_s=time.monotonic(),
-        )
-
-    def _answers(self, node: str, service: Object) -> Path:
-        """The log of answers of a node's worker, in what stands for ``/var/lib/nereid`` there."""
-        uid = service.get("metadata", {}).get("uid", "")
-        folder = self._system.node_state(node) / "workers" / service_id(stage.SERVICE, uid)
-        return folder / "answers.jsonl"
 
     def _is_ready(self, view: View) -> bool:
         conditions = view.service.get("status", {}).get("conditions", [])
@@ -197,10 +165,7 @@ class _Course:
     def _is_settled(self, view: View) -> bool:
         ledger = report.ledger_of(view.service)
         return (
-            ledger["seen"] >= self._scene.samples
-            and ledger["pending"] == 0
-            and ledger["corrected"] + ledger["undelivered"] >= ledger["late"]
-            and not self._unequal(view, ledger)
+            ledger["seen"] >= self._scene.samples and not report.unsettled(ledger) and not self._unequal(view, ledger)
         )
 
     def _unequal(self, view: View, ledger: dict[str, Any]) -> list[str]:
@@ -227,8 +192,42 @@ class _Course:
             alone,
             {folder(node) / path: truth[path] for node, part in self._scene.parts.items() for path in part},
         )
-        problems = report.broken_identities(ledger, samples=self._scene.samples) + self._unequal(view, ledger)
+        problems = [
+            *report.broken_identities(ledger, samples=self._scene.samples),
+            *report.unsettled(ledger),
+            *self._unequal(view, ledger),
+        ]
         return Outcome(ledger=ledger, accuracy=accuracy, service=view.service, problems=problems)
+
+
+async def watched(
+    look: Callable[[], Awaitable[T]],
+    reached: Callable[[T], bool],
+    *,
+    moves: Callable[[T], object],
+    stall_s: float,
+    every_s: float = POLL_S,
+) -> tuple[T, bool]:
+    """Look until `reached`, or until nothing of what `moves` names has changed for `stall_s`.
+
+    Returns:
+        the last look, and whether it was reached.
+    """
+    moved_at, before = time.monotonic(), None
+    while not reached(view := await look()):
+        now = moves(view)
+        if now != before:
+            moved_at, before = time.monotonic(), now
+        if time.monotonic() - moved_at > stall_s:
+            return view, False
+        await asyncio.sleep(every_s)
+    return view, True
+
+
+def _settling(view: View) -> list[Any]:
+    # Not all counts: what is sent again and again settles nothing.
+    ledger = report.ledger_of(view.service)
+    return [ledger[name] for name in ("seen", "hard", "answered", "dropped", "late", "corrected", "undelivered")]
 
 
 def _seen(view: View) -> int:

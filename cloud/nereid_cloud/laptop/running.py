@@ -27,7 +27,7 @@ DOWN_S: Final = 60.0
 
 @contextlib.asynccontextmanager
 async def running(
-    state: Path, *, nodes: int, base_port: int, progress: Progress
+    state: Path, *, nodes: int, base_port: int | None, progress: Progress
 ) -> AsyncIterator[tuple[System, Supervisor]]:
     """Run a system while the context lasts; entering means that all its parts are up.
 

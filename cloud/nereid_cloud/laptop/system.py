@@ -56,12 +56,19 @@ class Ports:
     links: dict[str, int]
 
     @classmethod
-    def choose(cls, nodes: list[str], base: int) -> "Ports":
+    def choose(cls, nodes: list[str], base: int | None) -> "Ports":
         """Return `base` for the cloud broker, the next ones for the nodes' brokers; any free ones where `base` is 0.
+
+        None means those that are usual, if they are free, else any free ones.
 
         Raises:
             UserError: one of the ports is taken.
         """
+        if base is None:
+            try:
+                return cls.choose(nodes, BASE_PORT)
+            except UserError:
+                return cls.choose(nodes, 0)
         if base == 0:
             free = _free_ports(2 * len(nodes) + 1)
             return cls(
@@ -106,7 +113,6 @@ class System:
     Attributes:
         state: the state folder.
         nodes: names of the edge nodes.
-        epoch_s: seconds between two reports of counters.
     """
 
     state: Path
