@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The baseline of `bench.round_trip`: bare paho clients that echo through two brokers and a relay.
+"""The baselines of `bench.round_trip`: bare paho clients that echo through two brokers and a relay.
 
 ``python -m bench.echo relay EDGE_PORT CLOUD_PORT`` forwards between two brokers, ``python -m bench.echo answer
-CLOUD_PORT`` answers; both end with SIGTERM. Each process is one thread over `select`, which publishes in the turn in
-which a message came: paho's own threads would be slower, and flatter what is compared with them.
+CLOUD_PORT`` answers; both end with SIGTERM, and serve two kinds of topics. Below ``bench/up`` paho runs as its
+documentation has it, with ``loop_start``, callbacks that publish, and a caller that waits for a queue. Below
+``floor/up`` one thread over `select` does everything in the turn in which a message came: no thread is ever woken,
+which no client with an API for other threads can do.
 """
 
+import queue
 import select
+import signal
 import socket
 import sys
+import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import cv2
@@ -18,13 +24,53 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 # Whole answers are as long as what was sent, short ones as long as the product's own; "decoded" ones cost a codec.
-WHOLE: Final = "bench/up/whole"
-SHORT: Final = "bench/up/short"
-DECODED: Final = "bench/up/decoded"
-UP: Final = "bench/up/#"
-DOWN: Final = "bench/down"
+WHOLE: Final = "whole"
+SHORT: Final = "short"
+DECODED: Final = "decoded"
+THREADS: Final = "bench"
+SELECT: Final = "floor"
 SHORT_BYTES: Final = 300
 _TIMEOUT_S: Final = 10.0
+
+OnMessage = Callable[["ThreadedClient", str, bytes], None]
+
+
+class ThreadedClient:
+    """paho's client as it is meant to be used: a network thread of its own, TCP_NODELAY, at most one subscription.
+
+    Args:
+        on_message: called in the network thread; by default messages wait for `receive`.
+    """
+
+    def __init__(self, port: int, subscription: str = "", *, on_message: OnMessage | None = None) -> None:
+        self._came: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._ready = threading.Event()
+        self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        self._client.on_socket_open = _without_delay
+        self._client.on_connect = self._client.on_subscribe = lambda *_: self._ready.set()
+        self._client.connect("127.0.0.1", port, keepalive=0)
+        self._client.loop_start()
+        self._wait()
+        if subscription:
+            self.subscribe(subscription, on_message or (lambda _self, _topic, payload: self._came.put(payload)))
+
+    def subscribe(self, filter_: str, on_message: OnMessage) -> None:
+        """Subscribe, and return when the broker has acknowledged it."""
+        self._client.on_message = lambda _client, _data, it: on_message(self, it.topic, bytes(it.payload))
+        self._client.subscribe(filter_, 1)
+        self._wait()
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish with QoS 1."""
+        self._client.publish(topic, payload, 1)
+
+    def receive(self) -> bytes:
+        """Return the next message's payload."""
+        return self._came.get(timeout=_TIMEOUT_S)
+
+    def _wait(self) -> None:
+        assert self._ready.wait(_TIMEOUT_S), "the broker does not answer"
+        self._ready.clear()
 
 
 class BareClient:
@@ -102,10 +148,37 @@ def decode(payload: bytes) -> None:
 
 def main() -> None:
     """Serve until SIGTERM."""
-    if sys.argv[1] == "relay":
-        _relay(BareClient(int(sys.argv[2]), UP), BareClient(int(sys.argv[3]), DOWN))
+    role, way, ports = sys.argv[1], sys.argv[2], [int(port) for port in sys.argv[3:]]
+    up, down = f"{way}/up/#", f"{way}/down"
+    if way == THREADS:
+        if role == "relay":
+            _relay_in_threads(ports[0], ports[1], up, down)
+        else:
+            _answer_in_threads(ports[0], up, down)
+        signal.pause()
+    elif role == "relay":
+        _relay(BareClient(ports[0], up), BareClient(ports[1], down))
     else:
-        _answer(BareClient(int(sys.argv[2]), UP))
+        _answer(BareClient(ports[0], up), down)
+
+
+def _relay_in_threads(edge_port: int, cloud_port: int, up: str, down: str) -> None:
+    # Nothing comes down before something went up, which needs both.
+    edge = ThreadedClient(edge_port)
+    cloud = ThreadedClient(cloud_port, down, on_message=lambda _self, topic, payload: edge.publish(topic, payload))
+    edge.subscribe(up, lambda _self, topic, payload: cloud.publish(topic, payload))
+
+
+def _answer_in_threads(port: int, up: str, down: str) -> None:
+    ThreadedClient(port, up, on_message=lambda self, topic, payload: self.publish(down, _echo(topic, payload)))
+
+
+def _echo(topic: str, payload: bytes) -> bytes:
+    """Return the answer to what came, as its topic's last level asks for it."""
+    kind = topic.rpartition("/")[2]
+    if kind == DECODED:
+        decode(payload)
+    return payload if kind == WHOLE else payload[:SHORT_BYTES]
 
 
 def _relay(edge: BareClient, cloud: BareClient) -> None:
@@ -116,15 +189,12 @@ def _relay(edge: BareClient, cloud: BareClient) -> None:
                 (cloud if client is edge else edge).publish(*client.came.popleft())
 
 
-def _answer(cloud: BareClient) -> None:
+def _answer(cloud: BareClient, down: str) -> None:
     while True:
         select.select([cloud], [], [])
         cloud.read()
         while cloud.came:
-            topic, payload = cloud.came.popleft()
-            if topic == DECODED:
-                decode(payload)
-            cloud.publish(DOWN, payload if topic == WHOLE else payload[:SHORT_BYTES])
+            cloud.publish(down, _echo(*cloud.came.popleft()))
 
 
 def _without_delay(_client: Client, _data: Any, sock: Any) -> None:

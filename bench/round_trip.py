@@ -2,8 +2,10 @@
 """How long a hard sample takes to the cloud and back, against a bare paho echo of the same 20 kB.
 
 Both go edge broker → relay → cloud broker → answer and back, QoS 1, TCP_NODELAY everywhere, in turns in one run; client
-of both is the same process. The product's way has all of it: msgpack and sha256, spool, the worker's link thread, the
-LocalController's outbox with its commit (which the answer does not wait for), shared subscription and micro-batch.
+of both is the same process. The echo it is judged by uses paho as documented, with its network thread; ``one thread``
+never wakes one (see `bench.echo`). The product's way has all of it: msgpack and sha256, spool, the worker's link
+thread, the LocalController's outbox with its commit (which the answer does not wait for), shared subscription and
+micro-batch.
 Judged without a picture's codec on either side: the clock starts with the edge's answer, the big model is a constant.
 With it on both sides (whole `infer`, a trivial .tflite on each) for information.
 """
@@ -14,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from bench.echo import SELECT, THREADS
 from bench.figures import Figure
 from bench.node import NodeRig, cloud_task, service, service_row
 from bench.pictures import card, frame
@@ -31,10 +34,13 @@ def run(*, quick: bool) -> list[Figure]:
     bare = _measure(codec="none", rounds=rounds)
     figures = [
         _ratio("product / echo", bare, "whole", percent, target=TARGETS[percent]) for percent in TARGETS
-    ] + [_ratio("product / echo with a short answer", bare, "short", percent) for percent in TARGETS]  # fmt: skip
+    ] + [
+        _ratio(f"product / echo {name}", bare, key, percent)
+        for key, name in (("short", "with a short answer"), ("one thread", "in one thread")) for percent in TARGETS
+    ]  # fmt: skip
     figures += _absolute(bare, {
         "product": "product", "whole": "echo, 20 kB both ways", "short": "echo, 20 kB up and 300 B down",
-        "floor": "floor: one broker, one client",
+        "one thread": "echo, 20 kB both ways, in one thread", "floor": "floor: one broker, one client",
     })  # fmt: skip
     decoded = _measure(codec="both", rounds=rounds)
     figures += [_ratio("with codec: product / echo", decoded, "decoded", percent) for percent in TARGETS]
@@ -47,8 +53,9 @@ def _measure(*, codec: str, rounds: int) -> dict[str, list[float]]:
         model, out = card(folder), folder / "out.json"
         (folder / "frame.jpg").write_bytes(frame(SIZE_BYTES))
         with NodeRig(folder) as rig:
-            rig.start("relay", ["bench.echo", "relay", str(rig.edge.port), str(rig.cloud.port)])
-            rig.start("answer", ["bench.echo", "answer", str(rig.cloud.port)])
+            for way in (THREADS, SELECT):
+                rig.start(f"relay-{way}", ["bench.echo", "relay", way, str(rig.edge.port), str(rig.cloud.port)])
+                rig.start(f"answer-{way}", ["bench.echo", "answer", way, str(rig.cloud.port)])
             script = "" if codec == "both" else "cloud_label.py"
             rig.start_cloud_worker(cloud_task(model=model, script=script))
             row = service_row(

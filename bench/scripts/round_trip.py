@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.echo import DECODED, DOWN, SHORT, WHOLE, BareClient, decode
+from bench.echo import DECODED, SELECT, SHORT, THREADS, WHOLE, BareClient, ThreadedClient, decode
 
 from nereid_worker import JointInference
 
@@ -16,7 +16,8 @@ service = JointInference.from_task()
 given = service.parameters
 frame = Path(given["frame"]).read_bytes()
 port, codec = int(given["edge_port"]), given["codec"] == "both"
-echo, alone = BareClient(port, DOWN), BareClient(port, "bench/alone")
+threads, turns = ThreadedClient(port, f"{THREADS}/down"), BareClient(port, f"{SELECT}/down")
+alone = BareClient(port, "bench/alone")
 
 
 def product() -> float:
@@ -27,15 +28,15 @@ def product() -> float:
     return time.perf_counter() - began[-1]
 
 
-def echoed(topic: str) -> Callable[[], float]:
+def echoed(kind: str, client: ThreadedClient | BareClient = threads, way: str = THREADS) -> Callable[[], float]:
     """Return what echoes the frame through both brokers."""
 
     def trip() -> float:
         began = time.perf_counter()
-        if topic == DECODED:
+        if kind == DECODED:
             decode(frame)
-        echo.publish(topic, frame)
-        echo.receive()
+        client.publish(f"{way}/up/{kind}", frame)
+        client.receive()
         return time.perf_counter() - began
 
     return trip
@@ -50,7 +51,10 @@ def floor() -> float:
 
 
 ways = {"product": product, "floor": floor}
-ways |= {"decoded": echoed(DECODED)} if codec else {"whole": echoed(WHOLE), "short": echoed(SHORT)}
+if codec:
+    ways["decoded"] = echoed(DECODED)
+else:
+    ways |= {"whole": echoed(WHOLE), "short": echoed(SHORT), "one thread": echoed(WHOLE, turns, SELECT)}
 seconds: dict[str, list[float]] = {name: [] for name in ways}
 for number in range(-5, int(given["rounds"])):
     for name, way in ways.items():
