@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real worker process, a real broker, a scripted LocalController: what happens over kills, signals and bad input."""
 
+import hashlib
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from tests.mosquitto import Mosquitto
 from tests.worker.lc_peer import LcPeer, answer_to, at_once, never
 from tests.worker.scenes import EASY, HARD, Worker, dataset_of, make_task, picture, running, write_dataset, write_model
 
-from nereid_shared.messages import ModelRef, RuleRef, Task
+from nereid_shared.messages import DatasetRef, ModelRef, RuleRef, Task
 from nereid_shared.samples import Result, Sample
 from nereid_worker.state_lock import StateLock
 
@@ -155,6 +156,8 @@ def test_sigterm_hands_out_what_is_under_way(tmp_path: Path, broker: Mosquitto, 
     ("changes", "reason_and_words"),
     [
         ({"model": ModelRef(name="m", url="/nowhere/x.tflite")}, ("ModelMissing", "/nowhere/x.tflite")),
+        ({"model": ModelRef(name="m", url="/x.onnx", format="onnx")}, ("ModelUnsupported", "'onnx', and this worker")),
+        ({"dataset": DatasetRef(name="d", url="/x", format="coco")}, ("DatasetFormatUnknown", "'coco'")),
         ({"rule": RuleRef(name="Guess")}, ("TaskInvalid", "there is no rule 'Guess'")),
         ({"rule": RuleRef(name="Margin", parameters={"threshold": "1.5"})}, ("TaskInvalid", "threshold")),
         ({"script_boot_file": "builtin:other"}, ("TaskInvalid", "builtin:classify")),
@@ -177,7 +180,9 @@ def test_what_cannot_run_says_why_and_stops_in_order(
 def test_a_wrong_digest_is_refused(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
     task = classify(tmp_path, model, [EASY], model=ModelRef(name="m", url=str(model), sha256="0" * 64))
     with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")):
-        peer.wait_status("failed", reason="DigestMismatch")
+        info = peer.wait_status("failed", reason="DigestMismatch")
+        assert hashlib.sha256(model.read_bytes()).hexdigest() in info.message
+        assert "0" * 64 in info.message
 
 
 def test_a_corrupt_model_heals_when_it_is_replaced(tmp_path: Path, broker: Mosquitto, model: Path) -> None:

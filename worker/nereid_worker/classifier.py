@@ -51,7 +51,7 @@ class Classifier:
         preprocessor, interpreter: the two stages, for callers that run them apart.
     """
 
-    def __init__(self, *, path: Path, content: bytes, card: Card, threads: int = 1) -> None:
+    def __init__(self, *, path: Path, content: bytes, card: Card, threads: int = 1, sha256: str = "") -> None:
         """Take a model's bytes and its card. `load` is what most callers want.
 
         Raises:
@@ -59,6 +59,7 @@ class Classifier:
         """
         self.path, self.card = path, card
         self.digest = hashlib.sha256(content).hexdigest()
+        self._check_digest(sha256, "the Model's spec.sha256")
         self._check_digest(card.file.sha256 if card.file else "", f"{card_path(path)}: file.sha256")
         self.interpreter = Interpreter(content, threads=threads, where=str(path))
         self._check_tensors()
@@ -93,9 +94,7 @@ class Classifier:
             content = file.read_bytes()
         except OSError as error:
             raise ModelInvalid(f"{file}: cannot be read: {error.strerror}", reason="ModelMissing") from error
-        if sha256 and hashlib.sha256(content).hexdigest() != sha256.lower():
-            raise ModelInvalid(f"{file}: its sha256 is not the {sha256} of the spec", reason="DigestMismatch")
-        model = cls(path=file, content=content, card=card, threads=threads)
+        model = cls(path=file, content=content, card=card, threads=threads, sha256=sha256.lower())
         model.run_golden()
         return model
 

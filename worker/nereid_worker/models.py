@@ -7,9 +7,13 @@ from typing import Final
 from urllib.parse import unquote, urljoin, urlsplit
 
 from nereid_shared.card import FILE_NAME, MAX_BYTES, Card
+from nereid_shared.errors import ModelInvalid
 from nereid_shared.messages import ModelRef
 from nereid_shared.storage import fetch
 from nereid_worker.scratch import Scratch
+
+FORMATS: Final = ("", "tflite", "litert")
+"""What `Model.spec.format` may say of a file that LiteRT is to run."""
 
 MAX_MODEL_BYTES: Final = 2 * 1024**3
 MAX_GOLDEN_BYTES: Final = 16 * 1024**2
@@ -36,8 +40,15 @@ def on_this_node(model: ModelRef, *, into: Path | Scratch) -> Path:
         into: folder for downloads.
 
     Raises:
-        ModelInvalid, UserError, TemporaryError: see `nereid_shared.storage.fetch` and `nereid_shared.card.Card.load`.
+        ModelInvalid, UserError, TemporaryError: see `nereid_shared.storage.fetch` and `nereid_shared.card.Card.load`;
+            ``ModelUnsupported`` where the format is none that LiteRT runs.
     """
+    if model.format.lower() not in FORMATS:
+        raise ModelInvalid(
+            f"Model {model.name}: spec.format is {model.format!r}, and this worker runs tflite. Convert the file, or "
+            "let a script of the cloud worker load it by itself",
+            reason="ModelUnsupported",
+        )
     parts = urlsplit(model.url)
     if parts.scheme == "":
         return Path(model.url)

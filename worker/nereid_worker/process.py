@@ -378,6 +378,7 @@ def _dataset(ref: DatasetRef) -> Files:
         raise UserError(
             f"format {ref.format!r}: known are {', '.join(DATASET_FORMATS)}",
             where=f"Dataset {ref.name}: spec.format",
+            mend="Write one of them; let a script open anything else.",
             reason="DatasetFormatUnknown",
         )
     return Files(ref.url, ref.format)
