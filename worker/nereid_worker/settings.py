@@ -27,7 +27,7 @@ class Settings:
         script_dir: where the script is mounted, if not at the task's own path (a ConfigMap); edge only.
         tls: our certificate for the broker; None where it has no TLS.
         task: the task's JSON; cloud only, the edge gets it from its broker.
-        info_interval_s: how often counters are reported; changes of status go at once.
+        info_interval_s: how often counters are reported where they change; changes of status go at once.
         json_logs: one JSON object a line instead of text.
     """
 

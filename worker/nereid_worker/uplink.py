@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.25
 GOODBYE_S: Final = 2.0
+HEARTBEAT_EVERY: Final = 10
+"""Info without news goes at every tenth interval: the LC says again then what the worker may have missed."""
+
 NOBODY_SUBSCRIBES: Final = 0x10
 
 
@@ -63,6 +66,8 @@ class Uplink:
         self._spool: Spool | None = None
         self._sender = Sender()
         self._number = 0
+        self._said: WorkerInfo | None = None
+        self._said_at = 0.0
         self._samples = topics.SAMPLES.of(service=settings.service, node=settings.node)
         self._info_topic = topics.WORKER_INFO.of(worker=settings.worker)
         self._stop: asyncio.Event | None = None
@@ -160,7 +165,7 @@ class Uplink:
             self._pump()
             if now >= due:
                 due = now + self._settings.info_interval_s
-                self._publish_info()
+                self._publish_info(only_news=now - self._said_at < HEARTBEAT_EVERY * self._settings.info_interval_s)
 
     async def _connected(self, link: Link) -> None:
         self._sender.connected(time.monotonic())
@@ -190,14 +195,20 @@ class Uplink:
         counted, oldest = page.committed_seq, spool.oldest_seq
         return self._sender.on_accepted(counted if oldest is None else oldest - 1, time.monotonic())
 
-    def _publish_info(self) -> None:
+    def _publish_info(self, *, only_news: bool = False) -> None:
         if self._link is None or not self._link.connected:
+            return
+        info = self._info(self._number + 1)
+        said = structs.replace(info, number=0, task_info=None)  # what it says but for its number and its time
+        if only_news and said == self._said:
             return
         self._number += 1
         try:
-            self._link.publish_nowait(self._info_topic, self._info(self._number).encode(), retain=True)
+            self._link.publish_nowait(self._info_topic, info.encode(), retain=True)
         except TemporaryError:
             log.debug("info not sent; the next one follows")
+        else:
+            self._said, self._said_at = said, time.monotonic()
 
     def _pump(self) -> None:
         self._rung = False
