@@ -77,8 +77,10 @@ def test_two_models_become_a_service_whose_status_is_true(user: User) -> None:
     assert user.metric("mine", "hard") == user.metric("mine", "answered") > 0
     assert "120" in user.does("get", "dataset", "mine")
     assert "Running" in user.does("describe", "jis/mine")
+    assert list(user.state.glob("nodes/edge-0/var/lib/nereid/workers/mine-*"))
     user.does("delete", "-f", "mine/mine.yaml")
     patience.until(lambda: "mine" not in user.types("get", "pods").stdout, "the Pods to be gone")
+    patience.until(lambda: not list(user.state.glob("nodes/*/var/lib/nereid/workers/mine-*")), "the folders to be gone")
 
 
 def test_a_system_that_was_killed_goes_on_where_it_was(user: User) -> None:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How good the answers were: each tier alone, and both together."""
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -44,12 +46,26 @@ class AnswerLog:
 
     def __init__(self) -> None:
         self.said: dict[str, Said] = {}
+        self._file = 0
         self._read_to = 0
 
     def follow(self, path: Path) -> None:
-        """Read what was appended; a line that is not whole yet is left for the next time."""
+        """Read what was appended; a line that is not whole yet is left for the next time.
+
+        Where the worker has begun another file, the rest of the former one, now ``<name>.1``, comes first.
+        """
+        former = path.with_name(f"{path.name}.1")
+        with contextlib.suppress(FileNotFoundError):
+            if self._file and path.stat().st_ino != self._file and former.stat().st_ino == self._file:
+                self._read(former)
+        self._read(path)
+
+    def _read(self, path: Path) -> None:
         try:
             with path.open("rb") as file:
+                number = os.fstat(file.fileno()).st_ino
+                if number != self._file:
+                    self._file, self._read_to = number, 0
                 file.seek(self._read_to)
                 for line in file:
                     if not line.endswith(b"\n"):

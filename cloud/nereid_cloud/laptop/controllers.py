@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m nereid_cloud.laptop.controllers --state DIR``: what Kubernetes' control plane does, for a LocalCluster.
 
-Deployments get their Pods, Pods their node, and silent nodes are marked. The rest is done by the LocalCluster in the
-transaction that causes it.
+Deployments get their Pods, Pods their node, silent nodes are marked, and deleted services leave no folders behind. The
+rest is done by the LocalCluster in the transaction that causes it.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.local import DATABASE, LocalCluster
 from nereid_cloud.cluster.port import Cluster, Ref
 from nereid_cloud.laptop.deployments import DeploymentController
+from nereid_cloud.laptop.leftovers import Leftovers
 from nereid_cloud.laptop.node_lifecycle import NodeLifecycle
 from nereid_cloud.laptop.reconciling import reconcile_on_changes
 from nereid_cloud.laptop.scheduling import schedule
@@ -51,17 +52,29 @@ class Settings:
     log_json: bool = False
 
 
-def run(cluster: Cluster, stop: threading.Event, *, node_grace_s: float = NODE_GRACE_S) -> None:
-    """Carry out Deployments, bind Pods and watch over nodes until `stop` is set."""
+def run(
+    cluster: Cluster, stop: threading.Event, *, state: Path | None = None, node_grace_s: float = NODE_GRACE_S
+) -> None:
+    """Carry out Deployments, bind Pods, watch over nodes, and clear up after services until `stop` is set.
+
+    Args:
+        cluster: where the objects are.
+        stop: ends it.
+        state: the folder that has the nodes' folders; None where there are none to clear up.
+        node_grace_s: the silence after which a node is not ready.
+    """
+    leftovers = None if state is None else Leftovers(cluster, state=state)
     deployments, nodes = DeploymentController(cluster), NodeLifecycle(cluster, grace_s=node_grace_s)
 
     def reconcile() -> None:
         nodes.reconcile()
         deployments.reconcile()
         schedule(cluster)
+        if leftovers is not None:
+            leftovers.reconcile()
 
     _sign(cluster)
-    watched = (kinds.DEPLOYMENT, kinds.POD, kinds.NODE)
+    watched = (kinds.DEPLOYMENT, kinds.POD, kinds.NODE, kinds.JOINT_INFERENCE_SERVICE)
     reconcile_on_changes(cluster, watched, reconcile, stop=stop, every_s=min(1.0, node_grace_s / 4))
 
 
@@ -86,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with closing(LocalCluster(settings.state / DATABASE)) as cluster:
             logger.info("controllers started", extra={"state": str(settings.state)})
-            run(cluster, stop, node_grace_s=settings.node_grace_s)
+            run(cluster, stop, state=settings.state, node_grace_s=settings.node_grace_s)
     except UserError as error:
         print(f"controllers: {error}", file=sys.stderr)  # noqa: T201 - what a user sees
         return 2
