@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Kubernetes control plane without nodes: etcd, API server, controllers and scheduler on free ports."""
+"""A Kubernetes control plane: etcd, API server, controllers and scheduler on free ports."""
 
 import json
 import secrets
@@ -12,8 +12,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+_LOOPBACK = "127.0.0.1"
 _READY_S = 60.0
-_STOP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +31,19 @@ class ApiServer:
 
 
 class ControlPlane:
-    """The processes of one control plane, with all their files in one folder."""
+    """The processes of one control plane, with all their files in one folder.
 
-    def __init__(self, program: Path, folder: Path) -> None:
-        self._program, self._folder = program, folder
+    Args:
+        program: the tests' Kubernetes.
+        folder: where the files go.
+        address: the API server's; nodes and their Pods reach it there where it is not the loopback's.
+        services: the addresses of Services.
+    """
+
+    def __init__(
+        self, program: Path, folder: Path, *, address: str = _LOOPBACK, services: str = "10.87.0.0/24"
+    ) -> None:
+        self._program, self._folder, self._address, self._services = program, folder, address, services
         self._processes: list[tuple[str, subprocess.Popen[bytes]]] = []
 
     def start(self) -> ApiServer:
@@ -48,7 +57,7 @@ class ControlPlane:
         token = secrets.token_hex(16)
         key = self._credentials(token)
         self._start_api_server(etcd, port, key)
-        url = f"https://127.0.0.1:{port}"
+        url = f"https://{self._address}:{port}"
         self._await_ready(url, token)
         kubeconfig = self._kubeconfig(url, token)
         self._start_clients(kubeconfig, key)
@@ -56,15 +65,11 @@ class ControlPlane:
         return ApiServer(kubeconfig=kubeconfig, url=url, token=token, kubectl=kubectl)
 
     def stop(self) -> None:
-        """End what was started, the last first."""
-        for _, process in reversed(self._processes):
-            process.terminate()
-        for _, process in reversed(self._processes):
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """Kill what was started: nobody wants its store any more, and an orderly end takes 10 s."""
+        for _, process in self._processes:
+            process.kill()
+        for _, process in self._processes:
+            process.wait()
 
     def _start_etcd(self, client: int, peer: int) -> None:
         self._run(
@@ -78,12 +83,15 @@ class ControlPlane:
     def _start_api_server(self, etcd: int, port: int, key: Path) -> None:
         self._run(
             "apiserver",
-            f"--etcd-servers=http://127.0.0.1:{etcd}", f"--secure-port={port}", "--bind-address=127.0.0.1",
-            "--advertise-address=127.0.0.1", f"--cert-dir={self._folder / 'certs'}", "--authorization-mode=RBAC",
+            f"--etcd-servers=http://127.0.0.1:{etcd}", f"--secure-port={port}",
+            f"--bind-address={self._address}", f"--advertise-address={self._address}",
+            f"--cert-dir={self._folder / 'certs'}", "--authorization-mode=RBAC",
             f"--token-auth-file={self._folder / 'tokens.csv'}", f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",
-            "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.87.0.0/24",
-            "--endpoint-reconciler-type=none", "--allow-privileged=true",
+            "--service-account-issuer=https://kubernetes.default.svc", f"--service-cluster-ip-range={self._services}",
+            # The Service `kubernetes` leads to the API server, but not to a loopback address.
+            f"--endpoint-reconciler-type={'none' if self._address == _LOOPBACK else 'master-count'}",
+            "--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP",
         )  # fmt: skip
 
     def _start_clients(self, kubeconfig: Path, key: Path) -> None:

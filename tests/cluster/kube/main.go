@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 
 	"go.etcd.io/etcd/server/v3/etcdmain"
@@ -48,6 +49,8 @@ func main() {
 		os.Exit(cli.Run(kubelet.NewKubeletCommand(context.Background())))
 	case "proxy":
 		os.Exit(cli.Run(proxy.NewProxyCommand()))
+	case "exec":
+		become(os.Args[1:])
 	case "kubectl":
 		os.Exit(cli.Run(kubectl.NewDefaultKubectlCommand()))
 	case "key":
@@ -55,6 +58,16 @@ func main() {
 	default:
 		usage()
 	}
+}
+
+// become turns this process into another program, which then ends with the process that started it, too.
+func become(command []string) {
+	if len(command) == 0 {
+		usage()
+	}
+	path, err := exec.LookPath(command[0])
+	check(err)
+	check(unix.Exec(path, command, os.Environ()))
 }
 
 // writeKey prints a new RSA key, with which the API server signs service accounts' tokens.
@@ -66,7 +79,7 @@ func writeKey() {
 }
 
 func usage() {
-	fmt.Fprintln(os.Stderr, "usage: kube etcd|apiserver|controllers|scheduler|kubelet|proxy|kubectl|key [flags]")
+	fmt.Fprintln(os.Stderr, "usage: kube etcd|apiserver|controllers|scheduler|kubelet|proxy|exec|kubectl|key [flags]")
 	os.Exit(2)
 }
 
