@@ -81,10 +81,12 @@ def deploy(tmp_path: Path, mosquitto: MosquittoFactory, certificates: Certificat
         text = (FILES / name).read_text()
         for old, new in {
             "listener 8883": f"listener {first}",
+            "listener 11883": f"listener {first}",
             "listener 1883": f"listener {first}",
             "listener 8884": f"listener {second}",
             "/mosquitto/certs": str(certificates.folder),
             "/mosquitto/config": str(FILES),
+            "/mosquitto/data/": f"{tmp_path}/",
         }.items():
             text = text.replace(old, new)
         config = tmp_path / name
@@ -158,6 +160,48 @@ async def test_a_cloud_worker_publishes_answers_and_its_info_and_nothing_else(de
         assert not await publishes(worker, topics.RESULTS.of(service="other-01234567", node="n1"))
         assert not await publishes(worker, topics.SAMPLES.of(service=SERVICE, node="n1"))
         assert not await publishes(worker, topics.GM_ALIVE.of())
+
+
+async def test_cloud_workers_that_share_a_certificate_answer_for_every_service(deploy: Deploy) -> None:
+    deployed = deploy("cloud.conf")
+    inbox: asyncio.Queue[Message] = asyncio.Queue()
+    samples = topics.SAMPLES.of(service=SERVICE, node="n1")
+    everything = {"$share/g/neptune/services/+/+/samples": inbox.put_nowait, "neptune/nodes/#": inbox.put_nowait}
+    async with (
+        deployed.link("nereid:workers", port=deployed.services, subscriptions=everything) as worker,
+        deployed.link("n1", port=deployed.nodes) as node,
+    ):
+        await worker.wait_connected()
+        await node.wait_connected()
+        assert await publishes(worker, topics.RESULTS.of(service=SERVICE, node="n1"))
+        assert await publishes(worker, topics.CLOUD_INFO.of(service=SERVICE, pod="p"))
+        assert not await publishes(worker, samples)
+        assert not await publishes(worker, topics.DESIRED.of(node="n1"))
+        await node.publish(topics.STATE.of(node="n1"), b"{}")
+        await node.publish(samples, b"{}")
+        async with asyncio.timeout(TIMEOUT_S):
+            assert (await inbox.get()).topic == samples
+
+
+async def test_a_clean_restart_keeps_what_is_retained(deploy: Deploy) -> None:
+    deployed = deploy("cloud.conf")
+    topic = topics.DESIRED.of(node="n1")
+    async with deployed.link("nereid:gm", port=deployed.services) as manager:
+        await manager.wait_connected()
+        await manager.publish(topic, b"document", retain=True)
+    deployed.broker.stop()
+    deployed.broker.start()
+    inbox: asyncio.Queue[Message] = asyncio.Queue()
+    async with deployed.link("n1", port=deployed.nodes, subscriptions={topic: inbox.put_nowait}):
+        async with asyncio.timeout(TIMEOUT_S):
+            assert (await inbox.get()).payload == b"document"
+
+
+async def test_the_plain_configuration_of_the_overlay_dev_carries_messages(deploy: Deploy) -> None:
+    deployed = deploy("cloud-plain.conf")
+    async with Link(LinkSettings.from_url(f"mqtt://127.0.0.1:{deployed.nodes}", client_id="c")) as link:
+        await link.wait_connected()
+        assert await link.publish("neptune/gm/alive", b"x") == 0x10
 
 
 async def test_a_node_reads_what_is_for_it_and_nothing_else(deploy: Deploy) -> None:

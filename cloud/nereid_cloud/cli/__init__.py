@@ -34,6 +34,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "events": "nereid_cloud.cli.events:events",
         "demo": "nereid_cloud.cli.demo:demo",
         "new": "nereid_cloud.cli.new:new",
+        "certs": "nereid_cloud.cli.certs:certs",
         "up": "nereid_cloud.cli.up:up",
         "down": "nereid_cloud.cli.up:down",
         "link": "nereid_cloud.cli.up:link",
