@@ -330,6 +330,41 @@ for answer in JointInference.from_task().stream():
         assert_ledger(peer, seen=5, hard=0)
 
 
+def test_what_is_added_while_a_script_ends_is_read_too(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
+    text = f"""
+from pathlib import Path
+from nereid_worker import JointInference
+for answer in JointInference.from_task().stream():
+    pass
+index = Path({str(tmp_path / "data" / "index.csv")!r})
+if len(index.read_text().splitlines()) == 3:
+    with index.open("a") as file:
+        file.write("images/00000.png\\n")
+"""
+    task = classify(tmp_path, model, [EASY] * 2, **script(tmp_path, text))
+    with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")):
+        peer.wait(lambda: peer.infos and peer.last.ledger and peer.last.ledger.seen == 3)
+        peer.wait_status("completed")
+        assert_ledger(peer, seen=3, hard=0)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_it_is_completed_when_the_last_answer_is_in(tmp_path: Path, broker: Mosquitto, model: Path, own: bool) -> None:
+    text = "from nereid_worker import JointInference\nfor answer in JointInference.from_task().stream():\n    pass\n"
+    more = script(tmp_path, text) if own else {}
+    task = classify(tmp_path, model, [EASY, HARD], deadline_s=60.0, **more)
+    with LcPeer(broker.url, task=task, behaviour=never) as peer, running(Worker(broker.url, tmp_path / "state")):
+        for hard in (1, 2):
+            peer.wait(lambda: peer.infos and peer.last.ledger and peer.last.ledger.hard == hard)  # noqa: B023 - within
+            heard = len(peer.infos)
+            peer.wait(lambda: len(peer.infos) > heard)  # noqa: B023 - within the turn
+            assert peer.last.status == "running"
+            peer.send(answer_to(peer.samples[-1]))
+            assert peer.wait_status("completed").ledger is not None
+            with (tmp_path / "data" / "index.csv").open("a") as index:
+                index.write("images/00001.png\n")
+
+
 @pytest.mark.parametrize("wait", ["time.sleep(60)", "service.infer(FRAME)"])
 def test_a_script_that_is_busy_elsewhere_still_stops(tmp_path: Path, broker: Mosquitto, model: Path, wait: str) -> None:
     text = f"""

@@ -141,12 +141,11 @@ def classify(service: JointInference, state: Path, *, on_end: Callable[[], None]
     with NoLog() if service.parameters.get("answers") == "false" else AnswerLog(state / ANSWERS_FILE) as answers:
         service.on_correction = lambda answer: answers.write("correction", answer)
         while True:
-            before = source.version()
             for answer in service.stream(on_edge=lambda answer: answers.write("edge", answer)):
                 if answer.is_hard:
                     answers.write("answer", answer)
             on_end()
-            wait_for_more(service, source, before)
+            wait_for_more(service, source, service.dataset_version)
             on_more()
 
 

@@ -67,6 +67,7 @@ class JointInference:
 
     Attributes:
         on_correction: called with each correction, in the caller's thread; by default they are kept for `corrections`.
+        dataset_version: the dataset's version as of the last reading's beginning; None before the first.
         corrections_lost: corrections that made room for newer ones, because nobody fetched them.
     """
 
@@ -89,6 +90,7 @@ class JointInference:
         self.parameters = dict(parameters or {})
         self.dataset = dataset
         self.corrections_lost = 0
+        self.dataset_version: object = None
         self._state = state
         self._page, self._spool, self._notify = page, spool, notify
         self._results: Results = queue.SimpleQueue() if results is None else results
@@ -270,6 +272,8 @@ class JointInference:
     def _first_of(self, source: Source) -> int:
         """Return the index of the first frame to read."""
         page = self._page
+        if source is self.dataset:
+            self.dataset_version = source.version()
         if not source.identity:
             # A camera's numbers go on over restarts, so that keys and lots differ; a list's are its own.
             return page.seen + page.skipped if source.live else 0

@@ -226,7 +226,10 @@ class EdgeProcess:
         """Stay for corrections, until the dataset has grown and the script has something to do again."""
         service = self.service()
         source = service.dataset
-        before = source.version() if source is not None else None
+        # As of the reading's beginning: what was added since then may have been read, or not.
+        before = service.dataset_version
+        if source is not None and before is None:
+            before = source.version()
         self._tell("completed")
         builtin.wait_for_more(service, source, before)
         self._tell("running")
