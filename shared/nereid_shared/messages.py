@@ -55,7 +55,7 @@ class Message(Struct, frozen=True, kw_only=True, rename="camel"):
         """Return this message as the peer will read it; for one that is made of values from outside.
 
         Raises:
-            MessageInvalid: a field has a value that `decode` refuses.
+            MessageInvalid: a field has a value of another kind or range than its own.
         """
         try:
             return msgspec.convert(_fields(self, wire=True), type(self))
