@@ -237,7 +237,7 @@ class LocalController:
             return
         alive = GmAlive.decode(message.payload, max_bytes=topics.GM_ALIVE.max_bytes, topic=message.topic)
         if alive.status == "online":
-            self._machine.gm_alive(alive.cluster, alive.epoch, time.monotonic())
+            self._machine.gm_alive(alive.cluster, alive.epoch, time.monotonic(), retained=message.retain)
             self._poked.set()
 
     async def _look_for_acceptance(self) -> None:

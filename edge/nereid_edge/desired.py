@@ -189,10 +189,20 @@ class DesiredState:
         due = now + EVENT_GRACE_S
         self._sync_at = due if self._sync_at is None else min(self._sync_at, due)
 
-    def gm_alive(self, cluster: str, epoch: int, now: float) -> None:
-        """Note the leader: at a new epoch every task's status goes out again."""
-        if epoch != self._gm_epoch and self.applied.cluster in (None, cluster):
-            self._gm_epoch = epoch
+    def gm_alive(self, cluster: str, epoch: int, now: float, *, retained: bool) -> None:
+        """Note the leader: every task's status goes out again at a new epoch, and where the leader has just come back.
+
+        Args:
+            cluster: the leader's.
+            epoch: the leader's.
+            now: monotonic seconds.
+            retained: the broker remembered it; else it was said now, at a connection of the leader that may have
+                missed what was sent before.
+        """
+        if self.applied.cluster not in (None, cluster) or (retained and epoch == self._gm_epoch):
+            return
+        self._gm_epoch = epoch
+        if self._resend_at is None:
             self._resend_at = now + self._rng.uniform(0.0, RESEND_JITTER_S)
 
     def changed(self, now: float) -> None:

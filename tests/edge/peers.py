@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from tests.edge.rows import SERVICE_ID, WORKER
+from tests.edge.rows import CLUSTER, SERVICE_ID, WORKER
 from tests.mosquitto import Mosquitto
 
 from nereid_edge.controller import LocalController
@@ -22,6 +22,7 @@ from nereid_shared.link_settings import LinkSettings, Will
 from nereid_shared.messages import (
     Accepted,
     Desired,
+    GmAlive,
     Ledger,
     NodeAlive,
     NodeState,
@@ -72,7 +73,13 @@ class GmPeer(Heard):
                 topics.STATUS.filter(node=NODE): self._on(TaskStatus, self.statuses),
                 topics.SYNC.of(node=NODE): self._on(Sync, self.syncs),
             },
+            on_connect=self._speak,
         )
+
+    async def _speak(self, link: Link) -> None:
+        """Say at each connection that the leader is there, as it does: the node may have spoken to nobody."""
+        alive = GmAlive(status="online", cluster=CLUSTER, leader="gm", epoch=1)
+        await link.publish(topics.GM_ALIVE.of(), alive.encode(), retain=True)
 
     def _on(self, kind: type[M], into: list[M]) -> Callable[[Message], None]:
         def take(message: Message) -> None:

@@ -172,10 +172,21 @@ async def test_an_event_without_its_document_makes_the_node_ask(lab: Lab, gm: Gm
 async def test_a_new_leader_hears_every_status_again(lab: Lab, gm: GmPeer) -> None:
     stored(lab, document(SERVICE))
     async with lab.controller(status_interval_s=3600.0):
-        await gm.until(lambda: gm.statuses)
+        # At the connection, and for the leader that the broker remembers.
+        await gm.until(lambda: len(gm.statuses) >= 2)
         gm.statuses.clear()
         alive = GmAlive(status="online", cluster=CLUSTER, leader="gm-1", epoch=7)
         await gm.link.publish(topics.GM_ALIVE.of(), alive.encode(), retain=True)
+        await gm.until(lambda: gm.statuses)
+
+
+async def test_a_leader_whose_connection_was_cut_hears_every_status_again(lab: Lab, gm: GmPeer) -> None:
+    stored(lab, document(SERVICE))
+    async with lab.controller(status_interval_s=3600.0, heartbeat_s=3600.0):
+        # At the connection, and for the leader that the broker remembers.
+        await gm.until(lambda: len(gm.statuses) >= 2)
+        gm.statuses.clear()
+        gm.link.abort()
         await gm.until(lambda: gm.statuses)
 
 

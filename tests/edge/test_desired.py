@@ -200,13 +200,24 @@ def test_a_new_epoch_of_the_leader_has_every_status_sent_again() -> None:
     state = machine(applied_at(1, 1, "a"))
     state.connected(0.0)
     state.due(0.0)
-    state.gm_alive(CLUSTER, 4, 1.0)
+    state.gm_alive(CLUSTER, 4, 1.0, retained=True)
     sent = [at for at, due in due_times(state, 3.0) if due.statuses]
     assert len(sent) == 1
     assert 1.0 <= sent[0] <= 2.0
-    state.gm_alive(CLUSTER, 4, 3.0)
-    state.gm_alive("cluster-b", 9, 3.0)
+    state.gm_alive(CLUSTER, 4, 3.0, retained=True)
+    state.gm_alive("cluster-b", 9, 3.0, retained=False)
     assert not [at for at, due in due_times(state, 6.0) if due.statuses]
+
+
+def test_a_leader_that_comes_back_has_every_status_sent_again_once() -> None:
+    state = machine(applied_at(1, 1, "a"))
+    state.connected(0.0)
+    state.due(0.0)
+    state.gm_alive(CLUSTER, 4, 1.0, retained=True)
+    state.due(2.0)
+    for said in (3.0, 3.1, 3.2):
+        state.gm_alive(CLUSTER, 4, said, retained=False)
+    assert len([at for at, due in due_times(state, 6.0) if due.statuses]) == 1
 
 
 def test_nothing_is_due_without_a_connection() -> None:
