@@ -11,8 +11,9 @@ from functools import partial
 from typing import Final
 
 from nereid_edge.outbox import DELIVERED, NO_SUBSCRIBER
+from nereid_edge.records import AnswerRecord, Change, Statement, drop_answer, keep_answer
 from nereid_edge.service import Service
-from nereid_edge.store import AnswerRecord, Change, OutboxStore, Statement, drop_answer, keep_answer
+from nereid_edge.store import OutboxStore
 from nereid_shared.errors import MessageTooLarge, TemporaryError
 from nereid_shared.link import Link
 

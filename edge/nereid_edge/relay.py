@@ -18,22 +18,21 @@ from typing import Final
 from nereid_edge import ledger
 from nereid_edge.acceptance import Acceptance
 from nereid_edge.answers import Answers
+from nereid_edge.deleted import Deleted
 from nereid_edge.ledger import WorkerSide
 from nereid_edge.outbox import DELIVERED
-from nereid_edge.rows import MALFORMED, POISON, REFUSED, UNDECODABLE, Drop, Row, SampleKey
-from nereid_edge.service import Service, ServiceSettings
-from nereid_edge.store import (
+from nereid_edge.records import (
     AnswerRecord,
     Change,
     Loaded,
-    OutboxStore,
     Statement,
     delete,
     insert,
-    mark_deleted,
     tried,
-    unmark_deleted,
 )
+from nereid_edge.rows import MALFORMED, POISON, REFUSED, UNDECODABLE, Drop, Row, SampleKey
+from nereid_edge.service import Service, ServiceSettings
+from nereid_edge.store import OutboxStore
 from nereid_shared import histogram, topics
 from nereid_shared.errors import MessageInvalid, MessageTooLarge, TemporaryError
 from nereid_shared.link import Link, Message
@@ -45,11 +44,8 @@ _log = logging.getLogger(__name__)
 TICK_S: Final = 0.1
 IDLE_FLUSH_S: Final = 5.0
 LAZY_FLUSH_S: Final = 1.0
-DELETED: Final = "deleted"
 LOST: Final = "lost"
 TOO_LARGE: Final = "too-large"
-# A document that wrongly omits a service takes nothing away that the next one does not give back.
-DELETED_KEPT_S: Final = 600.0
 CLOCK_EVERY_S: Final = 60.0
 # The ledger's name for what a cloud worker says instead of an answer; it is `REFUSED` for all else that a script may
 # say. A script that raised may do better at the next try: only the last one counts.
@@ -81,8 +77,7 @@ class Relay:
         self.clock = UpClock(loaded.clock)
         self._node, self._store, self._loaded = node, store, loaded
         self._services: dict[str, Service] = {}
-        self._deleted: dict[str, Service] = {}
-        self._answers, self._acceptance = Answers(store), Acceptance()
+        self._answers, self._acceptance, self._deleted = Answers(store), Acceptance(), Deleted(store)
         self._cloud: Link | None = None
         self._cloud_up = False
         self._work = asyncio.Event()
@@ -100,9 +95,7 @@ class Relay:
 
         Args:
             services: the desired services by id.
-            prune: others are absent from a document, not merely unknown: they end at once, and what is left of them
-                goes when `DELETED_KEPT_S` (or their `keep_for_s`, where that is longer) have passed without a document
-                that has them again.
+            prune: others are absent from a document, not merely unknown: they are deleted.
         """
         for absent in {*self._loaded.services, *self._services} - set(services) if prune else ():
             self._delete(absent)
@@ -118,7 +111,7 @@ class Relay:
                     self._acceptance.tell_all(service)
         if prune:
             self._loaded = Loaded()
-        self._forget_deleted(self.clock())
+        self._deleted.expire(self.clock())
         self._work.set()
 
     def ledger(self, service: str) -> Ledger:
@@ -300,7 +293,7 @@ class Relay:
                 self._give_up(service, service.box.tick(now))
                 self._answers.give_up_kept(service, now)
                 self._pump(service, now)
-            self._forget_deleted(now)
+            self._deleted.expire(now)
             if now - flushed >= LAZY_FLUSH_S:
                 flushed = now
                 self._save(now)
@@ -329,14 +322,18 @@ class Relay:
 
     def _take_up(self, name: str, settings: ServiceSettings) -> None:
         """Run a service, with what is left of it where there is something."""
-        service = self._deleted.pop(name, None) or self._restored(name, settings)
+        service = self._deleted.take(name) or self._restored(name, settings)
         if service.deleted_until is not None:
-            _log.info("deleted service is back", extra={"service": name, "samples": len(service.box.rows)})
-            service.deleted_until, service.settings = None, settings
-            self._store.put(Change(statements=[unmark_deleted(name)]))
+            service.settings = settings
+            self._deleted.restore(service)
             self._acceptance.tell_all(service)
         self._services[name] = service
         self._give_up(service, service.box.set_policy(settings.policy, self.clock()))
+
+    def _delete(self, name: str) -> None:
+        service = self._services.pop(name, None) or self._restored(name, ServiceSettings(worker=""))
+        self._save_streams(service)
+        self._deleted.put(service, self.clock())
 
     def _restored(self, name: str, settings: ServiceSettings) -> Service:
         return Service.restored(name, settings, self._loaded, node=self._node)
@@ -345,28 +342,6 @@ class Relay:
         for stream in service.unsaved:
             self._store.put_lazily(Change(stream=service.record(stream)))
         service.unsaved.clear()
-
-    def _delete(self, name: str) -> None:
-        """End a service: it sends, takes and reports nothing more, but is kept for a while."""
-        service = self._services.pop(name, None) or self._restored(name, ServiceSettings(worker=""))
-        if service.deleted_until is None:
-            now = self.clock()
-            self._save_streams(service)
-            service.deleted_until = now + max(service.settings.policy.keep_for_s, DELETED_KEPT_S)
-            service.box.disconnected()
-            self._store.put(Change(statements=[mark_deleted(name, service.deleted_until)], clock=now))
-        self._deleted[name] = service
-
-    def _forget_deleted(self, now: float) -> None:
-        """Let go what is left of services that were deleted long enough ago."""
-        for name, service in list(self._deleted.items()):
-            if service.deleted_until is not None and now >= service.deleted_until:
-                del self._deleted[name]
-                service.gone = True
-                rows = len(service.box.rows)
-                if rows:
-                    _log.warning("samples dropped", extra={"service": name, "reason": DELETED, "samples": rows})
-                self._store.put(Change(forget=name))
 
     def _repeated(self, service: Service, stream: str) -> None:
         """A worker says again what is known: it missed ``accepted``."""

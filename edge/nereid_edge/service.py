@@ -11,8 +11,8 @@ from typing import Self
 from nereid_edge import ledger
 from nereid_edge.ledger import WorkerSide
 from nereid_edge.outbox import Outbox
+from nereid_edge.records import AnswerRecord, Change, Loaded, Statement, StreamRecord
 from nereid_edge.rows import Policy, SampleKey, Stream
-from nereid_edge.store import AnswerRecord, Change, Loaded, Statement, StreamRecord
 from nereid_shared import topics
 
 

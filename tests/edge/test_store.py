@@ -7,18 +7,9 @@ from pathlib import Path
 import pytest
 
 from nereid_edge.desired_store import DesiredStore
+from nereid_edge.records import AnswerRecord, Change, StreamRecord, delete, drop_answer, insert, keep_answer, tried
 from nereid_edge.rows import Row, SampleKey
-from nereid_edge.store import (
-    AnswerRecord,
-    Change,
-    OutboxStore,
-    StreamRecord,
-    delete,
-    drop_answer,
-    insert,
-    keep_answer,
-    tried,
-)
+from nereid_edge.store import OutboxStore
 from nereid_shared.errors import TemporaryError, UserError
 
 
