@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nereid_edge.datasets import MAX_LINE, DatasetCount, DatasetMonitor, DatasetProblem, DatasetSource, count_samples
+from nereid_edge.datasets import (
+    MAX_LINE,
+    DatasetCount,
+    DatasetMonitor,
+    DatasetProblem,
+    DatasetSource,
+    count_samples,
+    files_of,
+)
+from nereid_worker import Files
 
 TIMEOUT_S = 10.0
 
@@ -121,6 +130,27 @@ def test_a_file_that_did_not_change_is_not_read_again(watch: Watch, tmp_path: Pa
     for lines in range(1, 5):
         assert watch.counts.get(timeout=TIMEOUT_S) == ("other", _counted(other, lines))
         written(other, "1\n" * (lines + 1))
+
+
+NAME = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=8)
+LINES = st.lists(NAME | st.sampled_from(["", "  ", "\t"]), max_size=6)
+
+
+@given(lines=st.lists(LINES, min_size=1, max_size=3), format_=st.sampled_from(["csv", "txt"]), is_folder=st.booleans())
+def test_the_count_is_the_number_of_samples_that_the_worker_reads(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[list[str]], format_: str, is_folder: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("dataset")
+    for index, own in enumerate(lines if is_folder else lines[:1]):
+        header = ["path,label"] if format_ == "csv" else []
+        rows = [f"{line},7" if format_ == "csv" and line.strip() else line.strip() for line in own]
+        written(folder / f"{index}.{format_}", "\n".join([*header, *rows, ""]))
+    written(folder / "notes.md", "a.png\n")
+    (folder / f"inner.{format_}").mkdir()
+    written(folder / f"inner.{format_}" / f"deep.{format_}", "path,label\na.png,1\n")
+    url = folder if is_folder else folder / f"0.{format_}"
+    counted = sum(count_samples(p, format_) for p, _ in files_of(DatasetSource(url=str(url), format=format_)))
+    assert counted == sum(1 for _ in Files(str(url), format_).frames(0))
 
 
 def _counted(path: Path, samples: int) -> DatasetCount:
