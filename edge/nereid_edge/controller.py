@@ -72,7 +72,7 @@ class LocalController:
         self._poked = asyncio.Event()
         self._report_now = asyncio.Event()
         self._applying = asyncio.Lock()
-        self._relay = Relay(node=self._node, store=self._store)
+        self._relay = Relay(node=self._node, store=self._store, workers=settings.state.parent / "workers")
         self._tasks = Tasks(relay=self._relay, on_change=self._changed)
         self._cloud = self._cloud_link()
         self._edge = self._edge_link()

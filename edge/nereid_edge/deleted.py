@@ -5,6 +5,8 @@ A forged or foolish document takes so nothing away that the next one does not gi
 """
 
 import logging
+import shutil
+from pathlib import Path
 from typing import Final
 
 from nereid_edge.records import Change, mark_deleted, unmark_deleted
@@ -18,10 +20,14 @@ REASON: Final = "deleted"
 
 
 class Deleted:
-    """The deleted services of which something is kept: for as long as their samples are, and for `KEPT_S` at least."""
+    """The deleted services of which something is kept: for as long as their samples are, and for `KEPT_S` at least.
 
-    def __init__(self, store: OutboxStore) -> None:
-        self._store = store
+    Args:
+        workers: holds a folder of each service's workers, which goes too; None where they are not ours to remove.
+    """
+
+    def __init__(self, store: OutboxStore, *, workers: Path | None = None) -> None:
+        self._store, self._workers = store, workers
         self._services: dict[str, Service] = {}
 
     def __bool__(self) -> bool:
@@ -56,3 +62,18 @@ class Deleted:
                 if rows:
                     _log.warning("samples dropped", extra={"service": name, "reason": REASON, "samples": rows})
                 self._store.put(Change(forget=name))
+                self._remove_folder(name)
+
+    def _remove_folder(self, name: str) -> None:
+        # The name came in a message: it must not lead out of the folder. No topic level holds a slash.
+        if self._workers is None or name in {".", ".."}:
+            return
+        folder = self._workers / name
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            _log.warning("folder of a deleted service stays", extra={"folder": str(folder), "problem": error.strerror})
+        else:
+            _log.info("folder of a deleted service removed", extra={"folder": str(folder)})

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from nereid_edge import ledger
@@ -67,17 +68,21 @@ class UpClock:
 class Relay:
     """The samples of all services of this node.
 
+    Args:
+        workers: the folder with the workers' own folders; see `Deleted`.
+
     Attributes:
         strays: samples and answers of services that this node does not run.
     """
 
-    def __init__(self, *, node: str, store: OutboxStore) -> None:
+    def __init__(self, *, node: str, store: OutboxStore, workers: Path | None = None) -> None:
         loaded = store.load()
         self.strays = 0
         self.clock = UpClock(loaded.clock)
         self._node, self._store, self._loaded = node, store, loaded
         self._services: dict[str, Service] = {}
-        self._answers, self._acceptance, self._deleted = Answers(store), Acceptance(), Deleted(store)
+        self._answers, self._acceptance = Answers(store), Acceptance()
+        self._deleted = Deleted(store, workers=workers)
         self._cloud: Link | None = None
         self._cloud_up = False
         self._work = asyncio.Event()
