@@ -90,7 +90,7 @@ def plan(service: JointInferenceService, raw: Object, world: World) -> Plan:
             Problem(reason="NamespaceRefused", message=f"namespace {REFUSED_NAMESPACE} is Nereid's topics'")
         )
     problems += _rule(service)
-    problems += _forbidden(service, raw, world.policy)
+    problems += _forbidden(service, world.policy)
     little = _model(service.spec.edge_worker.model.name, world, problems)
     big = _model(service.spec.cloud_worker.model.name, world, problems)
     cloud_name = service.spec.cloud_worker.node_name
@@ -124,15 +124,14 @@ def _rule(service: JointInferenceService) -> Iterable[Problem]:
             yield Problem(reason="ParameterInvalid", message=f"rule {algorithm.name} takes no {parameter.key!r}")
 
 
-def _forbidden(service: JointInferenceService, raw: Object, policy: Policy) -> Iterable[Problem]:
+def _forbidden(service: JointInferenceService, policy: Policy) -> Iterable[Problem]:
     if not policy.serves(service.metadata.namespace):
         listed = ", ".join(sorted(policy.namespaces))
         message = f"the GlobalManager serves namespaces {listed}, not {service.metadata.namespace}"
         yield Problem(reason="NamespaceNotServed", message=message)
     for side, worker in (("edgeWorker", service.spec.edge_worker), ("cloudWorker", service.spec.cloud_worker)):
         spec = worker.worker_spec
-        named = raw["spec"][side]["workerSpec"].get("image")
-        if not named and policy.runtime(spec.framework_type, spec.framework_version) is None:
+        if not spec.image and policy.runtime(spec.framework_type, spec.framework_version) is None:
             message = f"{side}: no runtime for framework {spec.framework_type!r}: name an image, or ask the operator"
             yield Problem(reason="RuntimeUnknown", message=message)
 

@@ -50,6 +50,7 @@ def edge_pod(service: JointInferenceService, raw: Object, edge: EdgePlan, *, lit
         "NEREID_SERVICE": identity,
         "NEREID_BROKER": edge.broker,
         "NEREID_STATE": STATE_MOUNT,
+        "NEREID_LOG_FORMAT": policy.log_format,
         "TMPDIR": TEMPORARY,
     }
     if script_config_map(worker.worker_spec):
@@ -65,7 +66,7 @@ def edge_pod(service: JointInferenceService, raw: Object, edge: EdgePlan, *, lit
         "containers": [
             {
                 "name": worker.name,
-                **_runs(worker.worker_spec, _image(raw, "edgeWorker"), "edge", policy),
+                **_runs(worker.worker_spec, "edge", policy),
                 "env": [_own_name(), *_env(env)],
                 "volumeMounts": mounts,
             }
@@ -105,6 +106,7 @@ def cloud_deployment(
         "NEREID_SERVICE": task.service,
         "NEREID_BROKER": broker,
         "NEREID_TASK": task.encode().decode(),
+        "NEREID_LOG_FORMAT": policy.log_format,
         "TMPDIR": TEMPORARY,
     }
     if policy.worker_tls_secret:
@@ -122,7 +124,7 @@ def cloud_deployment(
         "containers": [
             {
                 "name": worker.name,
-                **_runs(worker.worker_spec, _image(raw, "cloudWorker"), "cloud", policy),
+                **_runs(worker.worker_spec, "cloud", policy),
                 "env": [_own_name(), *_env(env)],
                 "volumeMounts": mounts,
             }
@@ -224,13 +226,16 @@ def _pod_defaults() -> dict[str, Any]:
     }
 
 
-def _runs(spec: WorkerSpec, image: str, side: Side, policy: Policy) -> dict[str, Any]:
+def _runs(spec: WorkerSpec, side: Side, policy: Policy) -> dict[str, Any]:
     """Return what a container runs, with which rights and resources."""
+    image = spec.image or ""
     runtime = policy.runtime(spec.framework_type, spec.framework_version) or Runtime(image=image)
     return {
         "image": image or runtime.image,
         "imagePullPolicy": "IfNotPresent" if image else runtime.image_pull_policy,
         "command": list(COMMAND),
+        # The last line of a script that raises is in the Pod's status, and so in the service's.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": runtime.resources(side),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -293,10 +298,6 @@ def _joined(
 
 def _parameters(spec: WorkerSpec) -> dict[str, str]:
     return parameters_of(list(spec.parameters))
-
-
-def _image(raw: Object, side: str) -> str:
-    return str(raw["spec"][side]["workerSpec"].get("image") or "")
 
 
 def _cut(name: str, length: int) -> str:

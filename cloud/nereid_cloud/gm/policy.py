@@ -53,6 +53,7 @@ class Policy:
         edge_broker: URL of the nodes' own broker, where a Node's annotation names no other.
         worker_tls_secret: Secret in a service's namespace with ca.crt, tls.crt and tls.key for its cloud workers; ""
             where the cloud broker has no TLS.
+        log_format: how workers log: as the GlobalManager does.
     """
 
     runtimes: dict[str, Runtime] = field(default_factory=lambda: {ANY: Runtime(image="nereid-worker")})
@@ -60,6 +61,7 @@ class Policy:
     namespaces: frozenset[str] = frozenset()
     edge_broker: str = DEFAULT_EDGE_BROKER
     worker_tls_secret: str = ""
+    log_format: Literal["text", "json"] = "text"
 
     def runtime(self, framework: str, version: str) -> Runtime | None:
         """Return what runs a framework, or None."""

@@ -97,6 +97,7 @@ def _policy(args: argparse.Namespace) -> Policy:
         namespaces=frozenset(args.namespace),
         edge_broker=args.edge_broker,
         worker_tls_secret=args.worker_tls_secret,
+        log_format=args.log_format,
     )
 
 

@@ -51,6 +51,9 @@ class WorkerSpec(Part):
     )
     framework_type: str = Field(max_length=63, description="The framework, such as tflite.")
     framework_version: str = Field(max_length=63, description="The framework's version.")
+    image: str | None = Field(
+        default=None, min_length=1, max_length=255, description="An image of one's own, in place of the framework's."
+    )
     parameters: list[Parameter] = Field(default_factory=list, max_length=64, description="Values for the script.")
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -206,6 +209,9 @@ class JointInferenceServiceStatus(Part):
     active: int | None = Field(default=None, ge=0, description="The number of workers that run.")
     failed: int | None = Field(default=None, ge=0, description="The number of workers that failed.")
     metrics: list[Metric] = Field(default_factory=list, description="The ledger's counts.")
+    last_report_time: datetime | None = Field(
+        default=None, description="When the nodes last told these counts; the oldest of their reports."
+    )
     observed_generation: int | None = Field(default=None, ge=0, description="The generation that this speaks of.")
     nodes: NodesSummary | None = Field(default=None, description="The service's nodes in sums.")
     held_by: list[str] = Field(default_factory=list, description="Nodes that hold, or may still hold, the task.")

@@ -82,6 +82,18 @@ def test_the_edge_pod_carries_identity_and_mounts_and_no_task() -> None:
     assert all(mounts[name]["mountPath"] == path and mounts[name]["readOnly"] for name, path in paths.items())
 
 
+def test_workers_log_as_the_global_manager_does_and_leave_their_last_line() -> None:
+    raw = stored()
+    edge = edge_pod(
+        parsed(raw), raw, EdgePlan(node="edge-0", broker="b"), little=model("little"), policy=Policy(log_format="json")
+    )
+    cloud = deployment(raw, Policy(log_format="json"))["spec"]["template"]
+    for made in (edge, cloud):
+        assert env_of(made)["NEREID_LOG_FORMAT"] == "json"
+        assert made["spec"]["containers"][0]["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    assert env_of(pod())["NEREID_LOG_FORMAT"] == "text"
+
+
 def test_the_edge_pods_owner_is_the_service() -> None:
     owner = pod()["metadata"]["ownerReferences"][0]
     assert (owner["kind"], owner["name"], owner["uid"]) == ("JointInferenceService", "digits", UID)

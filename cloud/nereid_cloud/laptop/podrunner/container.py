@@ -3,12 +3,13 @@
 
 import asyncio
 import logging
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from nereid_cloud.laptop.podrunner import probe, shim
 from nereid_cloud.laptop.podrunner.attempt import Attempt, Launch
@@ -28,6 +29,8 @@ from nereid_cloud.laptop.podrunner.stop import Stop
 from nereid_shared.errors import TemporaryError
 
 logger = logging.getLogger(__name__)
+
+TERMINATION_MESSAGE_BYTES: Final = 2048
 
 Event = Callable[[EventType, str, str], None]
 
@@ -80,6 +83,7 @@ class Container:
             finally:
                 attempt.close()  # when this task is cancelled the container goes on, to be adopted
             attempt = None
+            ended = await asyncio.to_thread(self._explained, ended)
             self._show(state=ended, ready=False)
             logger.info("container ended", extra={"container": self.name, "code": ended.exit_code})
             if stop.asked or not restarts(self._policy, ended) or not await self._back_off(ended, stop):
@@ -186,6 +190,18 @@ class Container:
             self._event("Warning", "BackOff", f"Back-off restarting failed container {self.name}")
             self._show(state=Waiting(reason="CrashLoopBackOff", message=message), last=ended)
         return not await stop.wait(delay_s)
+
+    def _explained(self, ended: Terminated) -> Terminated:
+        """Return an end with the last of its log as its message, where the spec asks for that and it was an error."""
+        asked = self._spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
+        if not asked or ended.message or not ended.exit_code:
+            return ended
+        try:
+            with Launch.read(self._run_folder(self.view.restarts) / shim.LAUNCH).log.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - TERMINATION_MESSAGE_BYTES))
+                return replace(ended, message=log.read().decode(errors="replace"))
+        except OSError:
+            return ended  # the log is gone: the exit code stands alone
 
     def _ready_at_once(self, attempt: Attempt) -> bool:
         return isinstance(_running(attempt), Running) and "readinessProbe" not in self._spec

@@ -84,6 +84,17 @@ def test_a_signal_is_told_as_such(cluster: LocalCluster, runner: Runner) -> None
     assert (terminated["exitCode"], terminated["signal"], terminated["reason"]) == (137, 9, "Error")
 
 
+def test_a_container_that_asks_for_it_leaves_the_end_of_its_log(cluster: LocalCluster, runner: Runner) -> None:
+    body = pod("a", "print('x' * 4000); raise NameError('no such thing')", restartPolicy="Never")
+    body["spec"]["containers"][0]["terminationMessagePolicy"] = "FallbackToLogsOnError"
+    cluster.create(body)
+
+    message = state(until(cluster, ref("a"), ended))["terminated"]["message"]
+
+    assert message.rstrip().endswith("NameError: no such thing")
+    assert len(message) == 2048
+
+
 def test_a_failing_container_restarts_with_back_off(cluster: LocalCluster, runner: Runner) -> None:
     cluster.create(pod("a", "raise SystemExit(3)"))
 
