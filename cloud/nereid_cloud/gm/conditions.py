@@ -13,6 +13,8 @@ Status = Literal["True", "False", "Unknown"]
 
 PHASES: Final[tuple[Phase, ...]] = ("Pending", "Running", "Failed")
 NODE_OFFLINE: Final = "NodeOffline"
+SOURCE_FINISHED: Final = "SourceFinished"
+CRASH_LOOP: Final = "CrashLoopBackOff"
 MAX_TROUBLED: Final = 20
 HEARTBEAT_S: Final = 60.0
 
@@ -25,7 +27,7 @@ class WorkerObservation:
         place: the node of an edge worker, or the name of a cloud worker.
         is_edge: on which side it is.
         state: ``offline`` where nobody can tell.
-        reason: one CamelCase word where it does not run.
+        reason: one CamelCase word where it does not run, or has nothing left to do.
     """
 
     place: str
@@ -45,7 +47,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """A phase with its status, and Ready."""
+    """A phase with its status, and Ready; `is_problem` where something that the service names is missing or wrong."""
 
     phase: Phase
     status: Status
@@ -54,6 +56,7 @@ class Verdict:
     ready: Status
     ready_reason: str
     ready_message: str
+    is_problem: bool = False
 
 
 def judge(workers: Sequence[WorkerObservation], problems: Sequence[Problem], *, former: Phase = "Pending") -> Verdict:
@@ -66,7 +69,8 @@ def judge(workers: Sequence[WorkerObservation], problems: Sequence[Problem], *, 
     """
     phase, status, reason, message = _phase(workers, problems, former)
     if status == "True" and phase == "Running" and not problems and all(w.state == "running" for w in workers):
-        ready: tuple[Status, str, str] = ("True", "AllWorkersRunning", message)
+        why = reason if reason == SOURCE_FINISHED else "AllWorkersRunning"
+        ready: tuple[Status, str, str] = ("True", why, message)
     elif problems:
         ready = ("False", problems[0].reason, _joined(problems))
     elif status == "Unknown":
@@ -77,7 +81,7 @@ def judge(workers: Sequence[WorkerObservation], problems: Sequence[Problem], *, 
         ready = ("False", reason, message)
     return Verdict(
         phase=phase, status=status, reason=reason, message=message,
-        ready=ready[0], ready_reason=ready[1], ready_message=ready[2],
+        ready=ready[0], ready_reason=ready[1], ready_message=ready[2], is_problem=bool(problems),
     )  # fmt: skip
 
 
@@ -100,7 +104,10 @@ def _phase(
     if cloud and all(w.state == "offline" for w in cloud):
         return former, "Unknown", NODE_OFFLINE, _told(cloud)
     running = sum(w.state == "running" for w in workers)
-    return "Running", "True", "WorkersRunning", f"{running} of {len(workers)} workers run"
+    told = f"{running} of {len(workers)} workers run"
+    is_finished = bool(edge) and all(w.reason == SOURCE_FINISHED for w in edge)
+    reason, prefix = (SOURCE_FINISHED, "every source is finished; ") if is_finished else ("WorkersRunning", "")
+    return "Running", "True", reason, prefix + told
 
 
 def _not_all_run(workers: Sequence[WorkerObservation]) -> tuple[Status, str, str]:

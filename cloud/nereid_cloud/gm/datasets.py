@@ -92,7 +92,8 @@ class DatasetController:
         former = status.get("conditions") or []
         before = next((c for c in former if c.get("type") == "Ready"), None)
         was_ready = before is not None and before.get("status") == "True"
-        if self._settling.waits(metadata["uid"], was_ready=was_ready, is_ready=said[0] == "True"):
+        unheard = said[0] == "Unknown" and self._observed.is_unheard(node)
+        if self._settling.waits(metadata["uid"], was_ready=was_ready, is_ready=said[0] == "True", unheard=unheard):
             return SETTLING_LOOK_S
         conditions = [condition("Ready", *said, before, generation=generation, now=now)]
         wanted: dict[str, Any] = {
@@ -120,8 +121,9 @@ class DatasetController:
         obj = self._nodes.get("", node)
         if obj is None:
             return "False", "NodeNotFound", f"Node {node!r} does not exist"
-        if not is_ready(obj) or not self._observed.is_observable(node):
-            return "Unknown", NODE_OFFLINE, f"node {node} cannot be observed"
+        absence = self._observed.absence(node) if is_ready(obj) else "the Node is not Ready"
+        if absence:
+            return "Unknown", NODE_OFFLINE, f"{node}: {absence}"
         if not self._downstream.is_applied(node, uid):
             reason = self._downstream.trouble(node)
             return "False", reason or "NotAcknowledged", f"node {node} has not acknowledged the dataset yet"

@@ -161,6 +161,11 @@ class Downstream:
         """Whether anything is published."""
         return self._released.is_set()
 
+    @property
+    def linked(self) -> bool:
+        """Whether there is a connection to the broker."""
+        return self._link is not None and self._link.connected
+
     def new_epoch(self, epoch: int) -> None:
         """Lead with another epoch: every document goes out again."""
         if epoch <= self.epoch:

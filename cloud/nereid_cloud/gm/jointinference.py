@@ -4,7 +4,7 @@
 Level-triggered: each look starts from what is there, so it does not matter which event brought it about.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -185,10 +185,24 @@ class ServiceController:
         statuses = {name: view.status(uid) for name, view in self._observed.nodes.items()}
         return ServiceReport(
             workers=tuple(workers),
-            problems=(*planned.problems, *refused, *self._unresolved(uid)),
+            problems=(*planned.problems, *refused, *self._unresolved(uid), *self._unreadable(planned)),
             held=held,
             ledgers={n: s.ledger for n, s in statuses.items() if s is not None and s.ledger is not None},
+            reported_at=self._observed.reported_at(uid, held),
+            unheard=any(self._is_unheard(node) for node in planned.nodes),
         )
+
+    def _is_unheard(self, node: str) -> bool:
+        return is_ready(self._caches.nodes.get("", node)) and self._observed.is_unheard(node)
+
+    def _unreadable(self, planned: Plan) -> Iterator[Problem]:
+        """Yield what nodes say of the datasets that their workers read."""
+        for edge in planned.parts.edges if planned.parts is not None else ():
+            for name, dataset in edge.datasets.items():
+                status = self._observed.node(edge.node).status(dataset["metadata"]["uid"])
+                if status is not None and status.status == "failed":
+                    message = f"Dataset {name} on node {edge.node}: {status.message}"
+                    yield Problem(reason=status.reason or "DatasetUnreadable", message=message)
 
     def _unresolved(self, uid: str) -> Iterable[Problem]:
         nodes = sorted(self._downstream.unresolved(uid))
@@ -205,7 +219,7 @@ class ServiceController:
             EdgeEvidence(
                 node=node,
                 node_ready=is_ready(self._caches.nodes.get("", node)),
-                observable=self._observed.is_observable(node),
+                absence=self._observed.absence(node),
                 row=row,
                 pod=pods.get(name),
                 applied=self._downstream.is_applied(node, uid),

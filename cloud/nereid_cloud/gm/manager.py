@@ -90,7 +90,9 @@ class Leadership:
         self._datasets_queue: WorkQueue[Key] = WorkQueue()
         self._silent: set[str] = set()
         self._health = health
-        self.observed = Observed(timeout_s=settings.node_timeout_s, clock=time.monotonic)
+        self.observed = Observed(
+            timeout_s=settings.node_timeout_s, clock=time.monotonic, linked=lambda: self.downstream.linked
+        )
         self._nodes = Informer(cluster, NODE, self._node_changed)
         self._services = Informer(cluster, JOINT_INFERENCE_SERVICE, self._service_changed)
         self._datasets = Informer(cluster, DATASET, self._dataset_changed)
@@ -257,7 +259,7 @@ class Leadership:
 
     def _dataset_changed(self, key: Key, _former: Object | None, _present: Object | None) -> None:
         self._datasets_queue.add(key)
-        if _said(_former) != _said(_present):
+        if _said(_former) != _said(_present) or _readiness(_former) != _readiness(_present):
             self._services_of(key.namespace)
 
     def _model_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
@@ -355,6 +357,12 @@ def _said(obj: Object | None) -> object:
     if obj is None:
         return None
     return obj["metadata"].get("uid"), obj["metadata"].get("generation"), obj["metadata"].get("labels"), obj.get("spec")
+
+
+def _readiness(obj: Object | None) -> list[object]:
+    """Return what a Dataset's conditions say: services that read it say it too."""
+    conditions = ((obj or {}).get("status") or {}).get("conditions") or ()
+    return [(condition.get("status"), condition.get("reason")) for condition in conditions]
 
 
 def _node_facts(obj: Object | None) -> object:

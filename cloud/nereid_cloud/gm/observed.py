@@ -5,8 +5,9 @@ Every method takes the monotonic time of arrival: the sender's clock is never be
 remembered (RETAIN) is of unknown age: it tells what was said, not that the speaker is there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from nereid_shared.messages import NodeAlive, NodeState, TaskState, TaskStatus, WorkerInfo
 
@@ -19,17 +20,20 @@ class NodeView:
         heard_at: monotonic time of the last live message; None where only retained ones came.
         online: by birth and will; a will of an earlier connection does not count.
         tasks: from the last full `state`, by uid.
-        statuses: the last status of each task, by uid.
+        statuses: the last status of each task, by uid; `reported_at` has the monotonic times of their arrival.
+        left_at: monotonic time of the will, or of the goodbye; None where it was remembered by the broker.
         duplicate: two LocalControllers alternate under this name.
     """
 
     alive: NodeAlive | None = None
     state: NodeState | None = None
     heard_at: float | None = None
+    left_at: float | None = None
     online: bool = False
     duplicate: bool = False
     tasks: Mapping[str, TaskState] = field(default_factory=dict)
     statuses: dict[str, TaskStatus] = field(default_factory=dict)
+    reported_at: dict[str, float] = field(default_factory=dict)
     _boot: str = ""
     _former_boots: set[str] = field(default_factory=set)
 
@@ -51,7 +55,7 @@ class NodeView:
         if alive.status == "offline":
             if current is not None and (alive.boot, alive.connection) != (current.boot, current.connection):
                 return False
-            self.alive, self.online = alive, False
+            self.alive, self.online, self.left_at = alive, False, None if retained else now
             return True
         if current is not None and alive.boot == current.boot and alive.connection < current.connection:
             return False
@@ -74,13 +78,18 @@ class NodeView:
         self.heard(state.boot, retained=retained, now=now)
         return True
 
-    def on_status(self, uid: str, status: TaskStatus) -> bool:
+    def on_status(self, uid: str, status: TaskStatus, *, now: float) -> bool:
         """Take a task's status; returns whether it was in order. That the node was heard is said apart."""
         current = self.statuses.get(uid)
         if current is not None and status.boot == current.boot and status.number <= current.number:
             return False
-        self.statuses[uid] = status
+        self.statuses[uid], self.reported_at[uid] = status, now
         return True
+
+    def forget(self, uid: str) -> None:
+        """Drop what was said of a task."""
+        self.statuses.pop(uid, None)
+        self.reported_at.pop(uid, None)
 
     def heard(self, boot: str, *, retained: bool, now: float) -> None:
         """Note that the LocalController spoke, whatever it said."""
@@ -102,12 +111,20 @@ class Observed:
     Args:
         timeout_s: a LocalController that was silent for so long is offline.
         clock: monotonic seconds.
+        linked: whether there is a connection to the cloud broker.
+        born: the time of day at which `clock` was `born_at`; what is told of moments is reckoned from it.
     """
 
     timeout_s: float
     clock: Callable[[], float]
+    linked: Callable[[], bool] = lambda: True
+    born: datetime = field(default_factory=lambda: datetime.now(UTC))
+    born_at: float = field(init=False)
     nodes: dict[str, NodeView] = field(default_factory=dict)
     cloud: dict[str, dict[str, WorkerInfo]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.born_at = self.clock()
 
     def node(self, name: str) -> NodeView:
         """Return a node's view, an empty one where nothing was heard."""
@@ -118,10 +135,44 @@ class Observed:
         view = self.nodes.get(name)
         return view is not None and view.is_observable(self.clock(), timeout_s=self.timeout_s)
 
+    def is_unheard(self, name: str) -> bool:
+        """Whether nobody can say yet that the node is there, or that it is not."""
+        view = self.nodes.get(name)
+        return view is None or (view.heard_at is None and (view.alive is None or view.online))
+
+    def absence(self, name: str) -> str:
+        """Return why nothing can be said of the node, "" where its LocalController is there; the same until it speaks.
+
+        Moments, not ages: a message that changed with each look would be written at each look.
+        """
+        if self.is_observable(name):
+            return ""
+        if not self.linked():
+            return "the GlobalManager has no connection to the cloud broker"
+        view = self.nodes.get(name)
+        if view is None or view.alive is None:
+            return "its LocalController was never heard"
+        if not view.online:
+            since = "" if view.left_at is None else f" since {self.told(view.left_at)}"
+            return f"its LocalController is offline{since}"
+        if view.heard_at is None:
+            return "its LocalController has said nothing since the GlobalManager started"
+        return f"its LocalController is silent since {self.told(view.heard_at)}, for more than {self.timeout_s:g} s"
+
+    def reported_at(self, uid: str, nodes: Iterable[str]) -> str | None:
+        """Return when the oldest of these nodes' present words on a task came, None where none of them spoke."""
+        times = [view.reported_at.get(uid) for name in nodes if (view := self.nodes.get(name)) is not None]
+        oldest = min((at for at in times if at is not None), default=None)
+        return None if oldest is None else self.told(oldest)
+
+    def told(self, at: float) -> str:
+        """Return a moment of our clock as RFC 3339."""
+        return (self.born + timedelta(seconds=at - self.born_at)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
     def forget_task(self, uid: str) -> None:
         """Drop what was said of a task that is no more."""
         for view in self.nodes.values():
-            view.statuses.pop(uid, None)
+            view.forget(uid)
 
     def on_cloud_info(self, service: str, pod: str, info: WorkerInfo | None) -> bool:
         """Take a cloud worker's word, None where its topic was cleared; returns whether it counted."""

@@ -7,7 +7,7 @@ with; never by server-side apply, where two managers would leave two types true.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -32,11 +32,12 @@ from nereid_cloud.gm.informer import Informer
 from nereid_cloud.gm.names import RETIRED_ANNOTATION
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
+from nereid_cloud.gm.telling import Telling
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
 from nereid_shared.messages import Ledger
 
-# What a kubelet calls a container that has more than its start in front of it.
-_BAD_WAITING: Final = ("Err", "BackOff", "Invalid")
+# Idle services: how old their counts are is written this many times more rarely than counts that change.
+IDLE_FACTOR: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +47,16 @@ class ServiceReport:
     Attributes:
         held: the nodes that stay on record as holding the task.
         ledgers: the last ledger of each node that told one.
+        reported_at: when the oldest of them came.
+        unheard: a node that should be there has not spoken since the GlobalManager started.
     """
 
     workers: tuple[WorkerObservation, ...]
     problems: tuple[Problem, ...]
     held: frozenset[str]
     ledgers: Mapping[str, Ledger]
+    reported_at: str | None = None
+    unheard: bool = False
 
 
 class ServiceReporter:
@@ -73,30 +78,37 @@ class ServiceReporter:
         settle_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cluster, self._services, self._observed, self._recorder = cluster, services, observed, recorder
+        self._cluster, self._services, self._observed = cluster, services, observed
+        self._telling = Telling(recorder, clock)
         self._interval_s, self._clock = interval_s, clock
         self._settling = Settling(clock, settle_s=settle_s)
         self._written_at: dict[str, float] = {}
 
     async def report(self, raw: Object, report: ServiceReport) -> float:
-        """Write what changed; returns seconds until the next write is due."""
+        """Write what changed, and tell of it; returns seconds until the next look is due."""
         raw = await self._retire(raw, report)
-        now, uid, status = self._clock(), raw["metadata"]["uid"], raw.get("status") or {}
-        former = status.get("conditions") or []
+        uid, former = raw["metadata"]["uid"], (raw.get("status") or {}).get("conditions") or []
         verdict = judge(report.workers, report.problems, former=phase_shown(former))
         is_ready = verdict.ready == "True" or bool(report.problems)
-        if self._settling.waits(uid, was_ready=_is_ready(former), is_ready=is_ready):
+        if self._settling.waits(uid, was_ready=_is_ready(former), is_ready=is_ready, unheard=report.unheard):
             return SETTLING_LOOK_S
+        next_s, changed = await self._write(raw, report, verdict)
+        look_s = await self._telling.look(raw, verdict, changed=changed)
+        return next_s if look_s is None else min(next_s, look_s)
+
+    async def _write(self, raw: Object, report: ServiceReport, verdict: Verdict) -> tuple[float, bool]:
+        """Write what is due; returns seconds until more is, and whether a condition became another."""
+        now, uid, status = self._clock(), raw["metadata"]["uid"], raw.get("status") or {}
+        former = status.get("conditions") or []
         wanted = self._wanted(raw, report, verdict)
         changed = {key: value for key, value in wanted.items() if status.get(key) != value}
         said_same = is_same(former, wanted["conditions"])
         if said_same:
             changed.pop("conditions", None)
         since_s = now - self._written_at.get(uid, float("-inf"))
-        if not changed and since_s < HEARTBEAT_S:
-            return HEARTBEAT_S - since_s
-        if changed.keys() <= {"metrics"} and since_s < self._interval_s:
-            return self._interval_s - since_s
+        wait_s = self._wait_s(changed) - since_s
+        if wait_s > 0:
+            return wait_s, False
         patch = {
             "metadata": {"resourceVersion": raw["metadata"]["resourceVersion"]},
             "status": {**changed, "conditions": wanted["conditions"]},
@@ -105,14 +117,19 @@ class ServiceReporter:
         result = await asyncio.to_thread(self._cluster.patch, ref, patch, subresource="status")
         self._services.written(raw, result)
         self._written_at[uid] = now
-        if not said_same and not _same_transition(former, wanted["conditions"]):
-            await self._tell(raw, verdict, report.problems)
-        return HEARTBEAT_S
+        return HEARTBEAT_S, not said_same and not _same_transition(former, wanted["conditions"])
+
+    def _wait_s(self, changed: Mapping[str, Any]) -> float:
+        """Return seconds that must lie between two writes of nothing more than this."""
+        if changed.keys() <= {"lastReportTime"}:
+            return min(HEARTBEAT_S, self._interval_s * IDLE_FACTOR) if changed else HEARTBEAT_S
+        return self._interval_s if changed.keys() <= {"metrics", "lastReportTime"} else 0.0
 
     def forget(self, uid: str) -> None:
         """Drop what is remembered of a service that is no more."""
         self._written_at.pop(uid, None)
         self._settling.forget(uid)
+        self._telling.forget(uid)
 
     def _wanted(self, raw: Object, report: ServiceReport, verdict: Verdict) -> dict[str, Any]:
         status = raw.get("status") or {}
@@ -130,6 +147,8 @@ class ServiceReporter:
         metrics = _metrics(raw, report)
         if metrics is not None:
             wanted["metrics"] = metrics
+            if report.reported_at is not None:
+                wanted["lastReportTime"] = report.reported_at
         return wanted
 
     async def _retire(self, raw: Object, report: ServiceReport) -> Object:
@@ -148,18 +167,8 @@ class ServiceReporter:
         result = await asyncio.to_thread(self._cluster.patch, ref_in(JOINT_INFERENCE_SERVICE, raw), patch)
         self._services.written(raw, result)
         for node in gone:
-            self._observed.node(node).statuses.pop(raw["metadata"]["uid"], None)
+            self._observed.node(node).forget(raw["metadata"]["uid"])
         return result
-
-    async def _tell(self, raw: Object, verdict: Verdict, problems: Sequence[Problem]) -> None:
-        if verdict.ready == "True":
-            await self._recorder.record(raw, "Normal", "Running", verdict.message)
-            return
-        starts = verdict.phase == "Pending" and verdict.status == "True" and verdict.ready_reason == verdict.reason
-        is_routine = starts and not problems and not any(word in verdict.reason for word in _BAD_WAITING)
-        await self._recorder.record(
-            raw, "Normal" if is_routine else "Warning", verdict.ready_reason, verdict.ready_message or verdict.phase
-        )
 
 
 def _metrics(raw: Object, report: ServiceReport) -> list[dict[str, str]] | None:

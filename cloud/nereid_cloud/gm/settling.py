@@ -15,11 +15,19 @@ class Settling:
         self._clock, self._until = clock, clock() + settle_s
         self._seen_ready: set[str] = set()
 
-    def waits(self, uid: str, *, was_ready: bool, is_ready: bool) -> bool:
-        """Whether a status that says Ready is to be left as it is for now."""
+    def waits(self, uid: str, *, was_ready: bool, is_ready: bool, unheard: bool) -> bool:
+        """Whether a status is to be left as it is for now.
+
+        Args:
+            uid: the object.
+            was_ready: its status says Ready.
+            is_ready: what would be said now.
+            unheard: a node of it may be there, and has not spoken yet: nobody can say that it is offline.
+        """
         if is_ready:
             self._seen_ready.add(uid)
-        return was_ready and not is_ready and uid not in self._seen_ready and self._clock() < self._until
+        is_doubtful = unheard or (was_ready and uid not in self._seen_ready)
+        return is_doubtful and not is_ready and self._clock() < self._until
 
     def forget(self, uid: str) -> None:
         """Drop what is remembered of an object that is no more."""

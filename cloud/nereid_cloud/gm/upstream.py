@@ -107,7 +107,7 @@ class Upstream:
             self._listeners.on_node(node)
         if row is None or not _is_of(row, levels):
             logger.warning("status of a task that the node does not hold", extra={"topic": message.topic})
-        elif view.on_status(status.uid, status):
+        elif view.on_status(status.uid, status, now=now):
             self._listeners.on_status(status.uid, former is None or _said(former) != _said(status))
         self._warn_of_duplicate(node)
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from nereid_cloud.cluster.port import Object
-from nereid_cloud.gm.conditions import NODE_OFFLINE, WorkerObservation
+from nereid_cloud.gm.conditions import CRASH_LOOP, NODE_OFFLINE, SOURCE_FINISHED, WorkerObservation
 from nereid_shared.messages import TaskRow, TaskState, TaskStatus, WorkerInfo
 
 # What a kubelet says of a container that will not come up by waiting alone.
-_FAILED_WAITING: Final = frozenset({"CrashLoopBackOff"})
+_FAILED_WAITING: Final = frozenset({CRASH_LOOP})
 _ENDED: Final = frozenset({"Failed", "Succeeded"})
 
 State = Literal["pending", "running", "failed", "offline"]
@@ -29,13 +29,14 @@ class EdgeEvidence:
     Attributes:
         row: the task as the node shall have it; None where it cannot be made.
         pod: the worker's Pod.
+        absence: why its LocalController cannot be observed, "" where it can.
         applied: the node acknowledged the task as it is wanted now.
         trouble: the node's own condition, "" where all is well.
     """
 
     node: str
     node_ready: bool
-    observable: bool
+    absence: str
     row: TaskRow | None
     pod: Object | None
     applied: bool
@@ -59,8 +60,8 @@ def _faults(seen: EdgeEvidence) -> Iterator[Found]:
     pod = _pod(seen.pod)
     if pod is not None and pod[0] == "failed":
         yield pod
-    if not seen.observable:
-        yield "offline", NODE_OFFLINE, "its LocalController is not heard"
+    if seen.absence:
+        yield "offline", NODE_OFFLINE, seen.absence
     if seen.status is not None and _is_current(seen) and seen.status.status == "failed":
         yield "failed", seen.status.reason or "WorkerFailed", seen.status.message
     if not seen.applied:
@@ -79,12 +80,12 @@ def _by_its_word(seen: EdgeEvidence) -> Found:
     status, state = seen.status, seen.state
     if status is None and state is not None:  # a GlobalManager that started anew knows only the retained state
         if state.condition in ("Running", "Completed") and seen.row and state.generation >= seen.row.generation:
-            return "running", "", ""
+            return "running", SOURCE_FINISHED if state.condition == "Completed" else "", ""
         return "pending", state.reason or "WorkerStarting", state.message or "the worker has not reported yet"
     if status is None or not _is_current(seen):
         return "pending", "WorkerStarting", "the worker has not reported yet"
     if status.status in ("running", "completed"):
-        return "running", "", ""
+        return "running", SOURCE_FINISHED if status.status == "completed" else "", ""
     if status.status == "offline":
         return "pending", status.reason or "WorkerOffline", status.message or "the worker is gone"
     return "pending", status.reason or "WorkerStarting", status.message or "the worker starts"
@@ -141,6 +142,18 @@ def has_ended(pod: Object) -> bool:
     return (pod.get("status") or {}).get("phase") in _ENDED
 
 
+def _last_end(container: Mapping[str, Any]) -> str:
+    """Return how a container ended last; not how long the kubelet waits, which would be another message each time."""
+    ended: Mapping[str, Any] = (container.get("lastState") or {}).get("terminated") or {}
+    if not ended:
+        return "the container ends again and again"
+    how = f"signal {ended['signal']}" if ended.get("signal") else f"exit code {ended.get('exitCode')}"
+    if ended.get("reason") not in (None, "", "Error", "Completed"):
+        how = f"{ended['reason']}, {how}"
+    lines = [line.strip() for line in str(ended.get("message") or "").splitlines() if line.strip()]
+    return f"the container ends again and again, last with {how}{': ' if lines else ''}{lines[-1] if lines else ''}"
+
+
 def _pod(pod: Object | None) -> Found | None:
     """Return what is wrong with a Pod, or None where it is Ready."""
     if pod is None or "deletionTimestamp" in pod["metadata"]:
@@ -152,7 +165,7 @@ def _pod(pod: Object | None) -> Found | None:
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason") or ""
         if reason in _FAILED_WAITING:
-            return "failed", reason, waiting.get("message") or "the container ends again and again"
+            return "failed", reason, _last_end(container)
         if reason and reason not in ("ContainerCreating", "PodInitializing"):
             return "pending", reason, waiting.get("message") or ""
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())

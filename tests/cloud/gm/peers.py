@@ -159,9 +159,11 @@ class Lc:
     def names(self) -> set[str]:
         return {row.name for row in self.tasks.values()}
 
-    async def say_status(self, status: str = "running", *, reason: str = "", samples: int = 0) -> None:
-        """Report every task."""
+    async def say_status(self, status: str = "running", *, reason: str = "", samples: int = 0, kind: str = "") -> None:
+        """Report every task, or those of one kind."""
         for uid, row in self.tasks.items():
+            if kind not in ("", row.kind):
+                continue
             self._statuses += 1
             is_dataset = row.kind == "Dataset"
             body = TaskStatus(

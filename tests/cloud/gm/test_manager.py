@@ -2,6 +2,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,53 @@ async def test_counters_reach_the_status(
         assert metrics["inferenceNumber"] == "9"
         assert metrics["uploadCloudRatio"] == "0.1111"
         assert metrics["bytesUp"] == "9"
+        first = ready_cluster.get(service_ref())["status"]["lastReportTime"]
+        lc.ledger = Ledger(seen=11, easy=8, hard=2, failed={"undecodable": 1}, answered=1, pending=1, bytes_up=9)
+        await eyes.until(lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") > first)
+        await lc.say_status()
+        await eyes.until(lambda: eyes.metrics().get("seen") == "11")
+        assert ready_cluster.get(service_ref())["status"]["lastReportTime"] > first
+
+
+async def test_a_silent_node_is_told_with_the_moment_of_its_last_word(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm("--node-timeout", "1s"), Lc(broker.url, "edge-0", eyes):
+        ready_cluster.create(service())
+        await eyes.until(
+            lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready") == ("Unknown", "NodeOffline")
+        )
+        assert "silent since 2" in message_of(eyes)
+        assert message_of(eyes).endswith("for more than 1 s")
+
+
+async def test_what_a_node_says_of_a_dataset_is_its_readers_reason(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    ready_cluster.create(dataset("pictures", "edge-0"))
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service(dataset={"name": "pictures"}))
+        await eyes.until(lambda: is_running(eyes))
+        await lc.say_status("failed", reason="DatasetNotFound", kind="Dataset")
+        await eyes.until(
+            lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready") == ("False", "DatasetNotFound")
+        )
+        assert "Dataset pictures on node edge-0" in message_of(eyes)
+        await lc.say_status()
+        await eyes.until(lambda: is_running(eyes))
+
+
+async def test_a_service_whose_source_is_finished_is_ready_and_says_so(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        await lc.say_status("completed")
+        await eyes.until(
+            lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Running") == ("True", "SourceFinished")
+        )
+        assert eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready") == ("True", "SourceFinished")
 
 
 async def test_a_failed_worker_makes_the_service_failed(

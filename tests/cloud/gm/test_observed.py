@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from datetime import UTC, datetime
 from typing import Literal
 
 from nereid_cloud.gm.observed import NodeView, Observed
@@ -71,9 +72,9 @@ def test_a_heartbeat_keeps_the_tasks_of_the_same_digest_only() -> None:
 def test_statuses_are_taken_in_order_per_task() -> None:
     view = NodeView()
     first, second = (TaskStatus(phase="p", status="running", boot="b", number=n) for n in (1, 2))
-    assert view.on_status("u", second)
-    assert not view.on_status("u", first)
-    assert view.on_status("other", first)
+    assert view.on_status("u", second, now=0.0)
+    assert not view.on_status("u", first, now=1.0)
+    assert view.on_status("other", first, now=1.0)
     assert view.status("u") is second
 
 
@@ -84,6 +85,55 @@ def test_a_restart_is_no_duplicate_and_an_alternation_is() -> None:
     assert not view.duplicate
     view.on_state(state(boot="one", number=9), retained=False, now=1.0)
     assert view.duplicate
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def test_absence_names_the_moment_of_the_last_word() -> None:
+    clock = Clock()
+    seen = Observed(timeout_s=10, clock=clock, born=NOON)
+    assert seen.absence("e") == "its LocalController was never heard"
+    assert seen.is_unheard("e")
+    view = seen.node("e")
+    view.on_alive(alive("online"), retained=True, now=clock())
+    assert seen.absence("e") == "its LocalController has said nothing since the GlobalManager started"
+    assert seen.is_unheard("e")
+    clock.now += 3
+    view.on_state(state(), retained=False, now=clock())
+    assert not seen.absence("e")
+    clock.now += 11
+    silent = "its LocalController is silent since 2026-01-01T12:00:03Z, for more than 10 s"
+    assert seen.absence("e") == silent
+    clock.now += 100
+    assert seen.absence("e") == silent
+    view.on_alive(alive("offline"), retained=False, now=clock())
+    assert seen.absence("e") == "its LocalController is offline since 2026-01-01T12:01:54Z"
+    assert not seen.is_unheard("e")
+
+
+def test_a_lost_broker_is_told_as_the_cause() -> None:
+    seen = Observed(timeout_s=10, clock=Clock(), linked=lambda: False)
+    assert seen.absence("e") == "the GlobalManager has no connection to the cloud broker"
+
+
+def test_counts_are_as_old_as_the_oldest_report() -> None:
+    seen = Observed(timeout_s=10, clock=Clock(), born=NOON)
+    status = TaskStatus(phase="p", status="running", boot="b", number=1)
+    assert seen.reported_at("u", ["a", "b"]) is None
+    seen.node("a").on_status("u", status, now=107.0)
+    seen.node("b").on_status("u", status, now=104.0)
+    seen.node("elsewhere").on_status("u", status, now=101.0)
+    assert seen.reported_at("u", ["a", "b"]) == "2026-01-01T12:00:04Z"
+    seen.forget_task("u")
+    assert seen.reported_at("u", ["a", "b"]) is None
 
 
 def test_a_cloud_workers_will_counts_only_for_its_own_boot() -> None:
