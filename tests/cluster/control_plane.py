@@ -14,6 +14,13 @@ from pathlib import Path
 
 _LOOPBACK = "127.0.0.1"
 _READY_S = 60.0
+_AUDIT_LOG = "audit.log"
+_AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts:nereid"]}, {"level": "None"}],
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +29,14 @@ class ApiServer:
 
     Attributes:
         kubectl: arguments that begin a kubectl command on it.
+        audit: log of what the service accounts of namespace `nereid` asked; None on a user's cluster.
     """
 
     kubeconfig: Path
     url: str
     token: str
     kubectl: tuple[str, ...]
+    audit: Path | None = None
 
 
 class ControlPlane:
@@ -62,7 +71,7 @@ class ControlPlane:
         kubeconfig = self._kubeconfig(url, token)
         self._start_clients(kubeconfig, key)
         kubectl = (str(self._program), "kubectl", f"--kubeconfig={kubeconfig}")
-        return ApiServer(kubeconfig=kubeconfig, url=url, token=token, kubectl=kubectl)
+        return ApiServer(kubeconfig=kubeconfig, url=url, token=token, kubectl=kubectl, audit=self._folder / _AUDIT_LOG)
 
     def stop(self) -> None:
         """Kill what was started: nobody wants its store any more, and an orderly end takes 10 s."""
@@ -81,6 +90,8 @@ class ControlPlane:
         )  # fmt: skip
 
     def _start_api_server(self, etcd: int, port: int, key: Path) -> None:
+        policy = self._folder / "audit-policy.json"
+        policy.write_text(json.dumps(_AUDIT_POLICY))
         self._run(
             "apiserver",
             f"--etcd-servers=http://127.0.0.1:{etcd}", f"--secure-port={port}",
@@ -91,6 +102,7 @@ class ControlPlane:
             "--service-account-issuer=https://kubernetes.default.svc", f"--service-cluster-ip-range={self._services}",
             # The Service `kubernetes` leads to the API server, but not to a loopback address.
             f"--endpoint-reconciler-type={'none' if self._address == _LOOPBACK else 'master-count'}",
+            f"--audit-policy-file={policy}", f"--audit-log-path={self._folder / _AUDIT_LOG}",
             "--allow-privileged=true", "--kubelet-preferred-address-types=InternalIP",
         )  # fmt: skip
 
