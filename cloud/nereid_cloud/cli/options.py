@@ -38,15 +38,37 @@ def read(
     state: Annotated[
         Path, typer.Option(envvar="NEREID_STATE_DIR", help="State folder of the cluster on this machine.")
     ] = _DEFAULT_STATE,
-    kubeconfig: Annotated[Path | None, typer.Option(help="Speak to the cluster of this kubeconfig instead.")] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            help="Speak to the cluster of this kubeconfig; $KUBECONFIG's without --state while no system is up."
+        ),
+    ] = None,
     context: Annotated[str, typer.Option(help="Context in the kubeconfig.")] = "",
 ) -> None:
     """Joint inference across edge and cloud: apply, watch and mend its resources."""
-    ctx.obj = Options(
-        state=state.expanduser().absolute(),
-        kubeconfig=kubeconfig.expanduser().absolute() if kubeconfig else None,
-        context=context,
-    )
+    folder = state.expanduser().absolute()
+    if kubeconfig is not None:
+        file: Path | None = kubeconfig.expanduser().absolute()
+    elif context:
+        file = _users_kubeconfig() or Path("~/.kube/config").expanduser()
+    elif _is_given(ctx, "state") or statelock.is_held(folder):
+        file = None
+    else:
+        file = _users_kubeconfig()
+    ctx.obj = Options(state=folder, kubeconfig=file, context=context)
+
+
+def _is_given(ctx: typer.Context, option: str) -> bool:
+    # By name: some releases of typer bring a click of their own, whose enumeration is another type.
+    source = ctx.get_parameter_source(option)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _users_kubeconfig() -> Path | None:
+    """Return what kubectl would read: one file, or several with colons between them."""
+    named = os.environ.get("KUBECONFIG")
+    return Path(named) if named else None
 
 
 def options_of(ctx: typer.Context) -> Options:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opens the cluster that a user names; only the adapter that is needed is imported."""
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ def open_cluster(
         raise UserError(
             "there is no cluster in this state folder",
             where=str(state),
-            mend="Start one with `nereid up`, or name another with --state or --kubeconfig",
+            mend="Start one with `nereid up`, or name another with --state, --kubeconfig or $KUBECONFIG",
         )
     from nereid_cloud.cluster.local import LocalCluster  # noqa: PLC0415 - see the module's docstring
 
@@ -38,7 +39,8 @@ def open_cluster(
 
 
 def _of_kubeconfig(kubeconfig: Path, context: str) -> Cluster:
-    if not kubeconfig.is_file():
+    # As in $KUBECONFIG, it may be several files with colons between them, not all of which have to be there.
+    if not any(Path(part).is_file() for part in str(kubeconfig).split(os.pathsep)):
         raise UserError("there is no such kubeconfig", where=str(kubeconfig), mend="Give the path of one")
     from nereid_cloud.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415 - see the module's docstring
 
