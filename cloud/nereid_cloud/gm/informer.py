@@ -8,7 +8,7 @@ callback. Cached objects are shared: nobody changes them.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -36,6 +36,22 @@ def key_of(obj: Object) -> Key:
     return Key(metadata.get("namespace", ""), metadata["name"])
 
 
+class Named(Mapping[str, Object]):
+    """The cached objects of one namespace by name: a view, which costs nothing until it is read through."""
+
+    def __init__(self, objects: Mapping[Key, Object], namespace: str) -> None:
+        self._objects, self._namespace = objects, namespace
+
+    def __getitem__(self, name: str) -> Object:
+        return self._objects[Key(self._namespace, name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key.name for key in self._objects if key.namespace == self._namespace)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class Informer:
     """The cache of one kind; ``async with`` runs its thread.
 
@@ -44,10 +60,16 @@ class Informer:
         kind: which objects.
         on_change: called on the loop as (key, former object or None, present object or None).
         labels: label selector of the objects.
+        index: a label by whose value `labelled` finds objects.
     """
 
-    def __init__(self, cluster: Cluster, kind: Kind, on_change: OnChange | None = None, *, labels: str = "") -> None:
+    def __init__(
+        self, cluster: Cluster, kind: Kind, on_change: OnChange | None = None, *, labels: str = "", index: str = ""
+    ) -> None:
         self.kind = kind
+        self._index = index
+        self._keys: dict[str, Key] = {}
+        self._labelled: dict[str, set[Key]] = {}
         self._cluster, self._labels, self._on_change = cluster, labels, on_change
         self._objects: dict[Key, Object] = {}
         self._synced = asyncio.Event()
@@ -79,6 +101,18 @@ class Informer:
     def items(self) -> list[Object]:
         """Return all cached objects, not to be changed."""
         return list(self._objects.values())
+
+    def named(self, namespace: str) -> Mapping[str, Object]:
+        """Return a view of the objects of a namespace by name; "" for a kind without namespaces."""
+        return Named(self._objects, namespace)
+
+    def key_of_uid(self, uid: str) -> Key | None:
+        """Return the address of the cached object with a uid."""
+        return self._keys.get(uid)
+
+    def labelled(self, value: str) -> list[Object]:
+        """Return the cached objects whose index label has this value, not to be changed."""
+        return [self._objects[key] for key in sorted(self._labelled.get(value, ()))]
 
     def written(self, based_on: Object, result: Object) -> None:
         """Take an object that a write returned, so that the next reconcile does not run on the former version.
@@ -144,13 +178,23 @@ class Informer:
 
     def _set(self, key: Key, obj: Object | None) -> None:
         former = self._objects.get(key)
+        if former is not None:
+            self._keys.pop(former["metadata"].get("uid", ""), None)
+            self._labelled.get(self._value(former), set()).discard(key)
         if obj is None:
             self._objects.pop(key, None)
         else:
             self._objects[key] = obj
+            self._keys[obj["metadata"].get("uid", "")] = key
+            self._labelled.setdefault(self._value(obj), set()).add(key)
+        if former is not None and not self._labelled.get(self._value(former)):
+            self._labelled.pop(self._value(former), None)
         changed = _version(former) != _version(obj)
         if changed and self._on_change is not None:
             self._on_change(key, former, obj)
+
+    def _value(self, obj: Object) -> str:
+        return str((obj["metadata"].get("labels") or {}).get(self._index, ""))
 
 
 def _version(obj: Object | None) -> tuple[str, str] | None:

@@ -144,9 +144,9 @@ class ServiceController:
             service,
             raw,
             World(
-                nodes={node["metadata"]["name"]: node for node in self._caches.nodes.items()},
-                models=_named(self._caches.models.items(), namespace),
-                datasets=_named(self._caches.datasets.items(), namespace),
+                nodes=self._caches.nodes.named(""),
+                models=self._caches.models.named(namespace),
+                datasets=self._caches.datasets.named(namespace),
                 policy=self._policy,
             ),
         )
@@ -290,7 +290,3 @@ def _parsed(raw: Object) -> JointInferenceService | Problem:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         return Problem(reason="SpecInvalid", message=f"{where}: {first['msg']}")
-
-
-def _named(objects: Iterable[Object], namespace: str) -> dict[str, Object]:
-    return {obj["metadata"]["name"]: obj for obj in objects if obj["metadata"].get("namespace") == namespace}

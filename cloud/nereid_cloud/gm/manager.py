@@ -97,8 +97,10 @@ class Leadership:
         self._services = Informer(cluster, JOINT_INFERENCE_SERVICE, self._service_changed)
         self._datasets = Informer(cluster, DATASET, self._dataset_changed)
         self._models = Informer(cluster, MODEL, self._model_changed)
-        self._pods = Informer(cluster, POD, self._worker_changed, labels=SERVICE_LABEL)
-        self._deployments = Informer(cluster, DEPLOYMENT, self._worker_changed, labels=SERVICE_LABEL)
+        self._pods = Informer(cluster, POD, self._worker_changed, labels=SERVICE_LABEL, index=SERVICE_LABEL)
+        self._deployments = Informer(
+            cluster, DEPLOYMENT, self._worker_changed, labels=SERVICE_LABEL, index=SERVICE_LABEL
+        )
         self._recorder = Recorder(cluster)
         self.downstream = Downstream(
             cluster=identity,
@@ -301,13 +303,11 @@ class Leadership:
 
     def _status_came(self, uid: str, urgent: bool) -> None:
         for informer, queue in ((self._services, self._services_queue), (self._datasets, self._datasets_queue)):
-            for obj in informer.items():
-                if obj["metadata"]["uid"] == uid:
-                    key = Key(obj["metadata"]["namespace"], obj["metadata"]["name"])
-                    if urgent:
-                        queue.add(key)
-                    else:
-                        queue.add_after(key, self._settings.metrics_interval_s)
+            key = informer.key_of_uid(uid)
+            if key is not None and urgent:
+                queue.add(key)
+            elif key is not None:
+                queue.add_after(key, self._settings.metrics_interval_s)
 
     def _add_services(self, identity: str) -> None:
         for key in self._service_controller.keys_of(identity):

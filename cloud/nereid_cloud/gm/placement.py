@@ -14,7 +14,7 @@ from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_cloud.gm.conditions import Problem
 from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.informer import Informer
-from nereid_cloud.gm.names import MANAGER, ROLE_LABEL, SERVICE_LABEL
+from nereid_cloud.gm.names import MANAGER, ROLE_LABEL
 from nereid_cloud.gm.plan import Parts
 from nereid_cloud.gm.pods import cloud_deployment, cloud_task, deployment_name, task_in
 from nereid_cloud.gm.policy import Policy
@@ -43,8 +43,8 @@ class Placement:
     """The writes that make workers come and go.
 
     Args:
-        pods: cache of the Pods of all services.
-        deployments: cache of their Deployments.
+        pods: cache of the Pods of all services, indexed by their service.
+        deployments: cache of their Deployments, indexed likewise.
         broker: URL of the cloud broker as cloud workers reach it.
         policy: what workers may be.
     """
@@ -69,10 +69,7 @@ class Placement:
     def pods_of(self, uid: str, role: str) -> list[Object]:
         """Return a service's Pods of one side."""
         return [
-            pod
-            for pod in self._pods.items()
-            if (labels := pod["metadata"].get("labels") or {}).get(SERVICE_LABEL) == uid
-            and labels.get(ROLE_LABEL) == role
+            pod for pod in self._pods.labelled(uid) if (pod["metadata"].get("labels") or {}).get(ROLE_LABEL) == role
         ]
 
     async def edge(
@@ -146,9 +143,8 @@ class Placement:
     async def delete(self, service_uid: str, namespace: str) -> None:
         """Delete the workers; the owner's finalizer would delay the garbage collection."""
         await self._delete_all([*self.pods_of(service_uid, "edge")])
-        for deployment in self._deployments.items():
-            labels = deployment["metadata"].get("labels") or {}
-            if labels.get(SERVICE_LABEL) == service_uid and "deletionTimestamp" not in deployment["metadata"]:
+        for deployment in self._deployments.labelled(service_uid):
+            if "deletionTimestamp" not in deployment["metadata"]:
                 ref = Ref(kind=DEPLOYMENT, name=deployment["metadata"]["name"], namespace=namespace)
                 await self._delete(ref, deployment["metadata"]["uid"])
 

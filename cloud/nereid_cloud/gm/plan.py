@@ -15,6 +15,7 @@ from nereid_cloud.gm.names import EDGE_BROKER_ANNOTATION, HOSTNAME_LABEL
 from nereid_cloud.gm.paths import dataset_path, model_folder, script_folder
 from nereid_cloud.gm.policy import Policy
 from nereid_shared import topics
+from nereid_shared.messages import canonical_json
 from nereid_shared.resources import (
     BUILTIN_PREFIX,
     HARD_EXAMPLE_RULES,
@@ -24,6 +25,8 @@ from nereid_shared.resources import (
 )
 
 REFUSED_NAMESPACE: Final = topics.ROOT
+# Linux takes at most 128 KiB in one variable of the environment, where a cloud worker has its whole task.
+MAX_TASK_BYTES: Final = 120 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +104,9 @@ def plan(service: JointInferenceService, raw: Object, world: World) -> Plan:
     stops = bool(problems)
     nodes = tuple(_node_names(service, world, problems))
     edges = _edges(service, nodes, world, problems)
+    if crowd := _crowd(service, nodes):
+        problems.append(crowd)
+        stops = True
     parts = None
     if not stops and little is not None and big is not None and cloud_node is not None:
         parts = Parts(edges=edges, little=little, big=big, cloud_hostname=_hostname(cloud_node))
@@ -163,11 +169,12 @@ def _model(name: str, world: World, problems: list[Problem]) -> Object | None:
 def _edges(
     service: JointInferenceService, nodes: Iterable[str], world: World, problems: list[Problem]
 ) -> tuple[EdgePlan, ...]:
-    edges = []
+    edges, wanted = [], service.spec.edge_worker.dataset
+    labelled = _labelled(wanted, world)
     for name in nodes:
         datasets: Mapping[str, Object] = {}
-        if service.spec.edge_worker.dataset is not None:
-            found = _datasets(service.spec.edge_worker.dataset, name, world)
+        if wanted is not None:
+            found = _datasets(wanted, name, world, labelled)
             if isinstance(found, Problem):
                 problems.append(found)
                 continue
@@ -207,7 +214,30 @@ def _node_names(service: JointInferenceService, world: World, problems: list[Pro
             problems.append(Problem(reason="NodeNameInvalid", message=str(error)))
 
 
-def _datasets(wanted: DatasetRef, node: str, world: World) -> Mapping[str, Object] | Problem:
+def _crowd(service: JointInferenceService, nodes: tuple[str, ...]) -> Problem | None:
+    """Return a problem where a cloud worker's environment could not hold what it needs to know."""
+    parameters = [[one.key, one.value] for one in service.spec.cloud_worker.worker_spec.parameters]
+    if len(canonical_json([nodes, parameters])) <= MAX_TASK_BYTES:
+        return None
+    message = f"{len(nodes)} nodes are more than a cloud worker can be told of: make several services of them"
+    return Problem(reason="TooManyNodes", message=message)
+
+
+def _labelled(wanted: DatasetRef | None, world: World) -> dict[str, dict[str, Object]]:
+    """Return the datasets with the labels by node and name: gone through once, not once per node."""
+    found: dict[str, dict[str, Object]] = {}
+    if wanted is None or wanted.labels is None:
+        return found
+    labels = wanted.labels.items()
+    for name, dataset in world.datasets.items():
+        if labels <= (dataset["metadata"].get("labels") or {}).items():
+            found.setdefault(dataset["spec"].get("nodeName", ""), {})[name] = dataset
+    return found
+
+
+def _datasets(
+    wanted: DatasetRef, node: str, world: World, labelled: Mapping[str, Mapping[str, Object]]
+) -> Mapping[str, Object] | Problem:
     if wanted.name is not None:
         dataset = world.datasets.get(wanted.name)
         if dataset is None:
@@ -217,14 +247,9 @@ def _datasets(wanted: DatasetRef, node: str, world: World) -> Mapping[str, Objec
             message = f"Dataset {wanted.name} is on node {owner}, the worker on {node}"
             return Problem(reason="DatasetNotOnNode", message=message)
         return {wanted.name: dataset}
-    labels = (wanted.labels or {}).items()
-    found = {
-        name: dataset
-        for name, dataset in sorted(world.datasets.items())
-        if dataset["spec"].get("nodeName") == node and labels <= (dataset["metadata"].get("labels") or {}).items()
-    }
+    found = dict(sorted(labelled.get(node, {}).items()))
     if not found:
-        text = ",".join(f"{key}={value}" for key, value in sorted(labels))
+        text = ",".join(f"{key}={value}" for key, value in sorted((wanted.labels or {}).items()))
         return Problem(reason="DatasetNotFound", message=f"no Dataset on node {node} has the labels {text}")
     return found
 

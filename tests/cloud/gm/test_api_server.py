@@ -36,10 +36,10 @@ def _datasets(cluster: Cluster) -> list[Object]:
 
 
 @pytest.fixture
-def real(api_server: ApiServer) -> Iterator[Cluster]:
+def real(own_server: ApiServer) -> Iterator[Cluster]:
     from nereid_cloud.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415 - takes a second to import
 
-    with closing(KubernetesCluster(kubeconfig=api_server.kubeconfig)) as cluster:
+    with closing(KubernetesCluster(kubeconfig=own_server.kubeconfig)) as cluster:
         for name in ("cloud", "edge-0"):
             with suppress(NotFound):  # another test's PodRunner may have left it on the shared server
                 cluster.delete(Ref(kind=NODE, name=name))
@@ -57,9 +57,9 @@ def ours(eyes: Eyes, kind: Kind) -> list[Object]:
 
 
 async def test_a_service_lives_and_dies_on_a_real_api_server(
-    real: Cluster, api_server: ApiServer, broker: Mosquitto
+    real: Cluster, own_server: ApiServer, broker: Mosquitto
 ) -> None:
-    arguments = ["--kubeconfig", str(api_server.kubeconfig), "--broker", broker.url]
+    arguments = ["--kubeconfig", str(own_server.kubeconfig), "--broker", broker.url]
     settings = Settings.from_args([*arguments, "--metrics-interval", "200ms", "--delete-timeout", "10s"])
     stop = asyncio.Event()
     leading = asyncio.create_task(run(settings, real, stop=stop))

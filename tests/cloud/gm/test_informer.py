@@ -51,6 +51,29 @@ async def test_the_cache_follows_the_cluster(cluster: LocalCluster) -> None:
         assert [obj["metadata"]["name"] for obj in informer.items()] == ["two"]
 
 
+async def test_objects_are_found_by_namespace_uid_and_label(cluster: LocalCluster) -> None:
+    for name, team in (("one", "a"), ("two", "b"), ("three", "a")):
+        obj = model(name)
+        cluster.create({**obj, "metadata": {**obj["metadata"], "labels": {"team": team}}})
+    changes = Changes()
+    async with Informer(cluster, MODEL, changes, index="team") as informer:
+        await asyncio.wait_for(informer.wait_synced(), 10)
+        view = informer.named("default")
+        uid = cluster.get(REF)["metadata"]["uid"]
+        assert set(view) == {"one", "two", "three"}
+        assert not informer.named("other")
+        assert informer.key_of_uid(uid) == Key("default", "one")
+        assert [obj["metadata"]["name"] for obj in informer.labelled("a")] == ["one", "three"]
+        cluster.patch(REF, {"metadata": {"labels": {"team": "b"}}})
+        await changes.until(("one", True, True))
+        assert [obj["metadata"]["name"] for obj in informer.labelled("b")] == ["one", "two"]
+        cluster.delete(REF)
+        await changes.until(("one", True, False))
+        assert informer.key_of_uid(uid) is None
+        assert "one" not in view
+        assert [obj["metadata"]["name"] for obj in informer.labelled("b")] == ["two"]
+
+
 class LateWatcher(LocalCluster):
     """A cluster whose watches begin only when the gate opens."""
 

@@ -94,6 +94,20 @@ def test_workers_log_as_the_global_manager_does_and_leave_their_last_line() -> N
     assert env_of(pod())["NEREID_LOG_FORMAT"] == "text"
 
 
+def test_more_nodes_than_an_environment_holds_are_a_reason_and_no_pod() -> None:
+    names = [f"a-rather-long-node-name-{number:05}" for number in range(5000)]
+    nodes = {name: node(name, zone="a") for name in names} | {"cloud": node("cloud")}
+    raw = stored(nodeSelector={"zone": "a"})
+    crowded = plan(parsed(raw), raw, world(nodes=nodes))
+    assert reasons(crowded) == ["TooManyNodes"]
+    assert crowded.parts is None
+    fewer = {name: nodes[name] for name in [*names[:3800], "cloud"]}
+    fits = plan(parsed(raw), raw, world(nodes=fewer))
+    assert fits.parts is not None
+    task = cloud_task(parsed(raw), big=model("big"), nodes=fits.nodes, group="g" * 32)
+    assert len(task.encode()) < 128 * 1024 - len("NEREID_TASK=") - 1
+
+
 def test_the_edge_pods_owner_is_the_service() -> None:
     owner = pod()["metadata"]["ownerReferences"][0]
     assert (owner["kind"], owner["name"], owner["uid"]) == ("JointInferenceService", "digits", UID)
