@@ -156,10 +156,13 @@ class EdgeProcess:
                 f"cannot be opened: {error.strerror}", where=str(error.filename or folder), mend="Mend the disk."
             ) from error
         if spool.damaged is not None or spool.cut_bytes:
-            self._note("SpoolDamaged", f"{folder / 'samples.spool'} was damaged; hard samples may be lost")
+            self._note("SpoolDamaged", f"{folder / 'samples.spool'} was not whole; hard samples may be lost")
         if page.damaged is not None:
-            self._note("PageDamaged", f"{folder / 'ledger.page'} was damaged, is kept as {page.damaged.name}; "
-                       f"counts and cursor begin anew, {len(spool)} hard samples are lost")  # fmt: skip
+            self._note(
+                "PageDamaged",
+                f"{folder / 'ledger.page'} was not whole, or of another version; it is {page.damaged.name} now, counts "
+                f"and cursor begin anew, {len(spool)} hard samples are lost",
+            )
         # Written, but not counted before a kill: their frames come again, under the same numbers.
         spool.drop_after(page.seq)
 
