@@ -12,13 +12,20 @@ PATH := $(PATH):/usr/sbin
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: demo test check bench setup crds clean
+.PHONY: demo test test-cluster check bench setup crds clean
 
 demo: setup
 	@$(BIN)/nereid demo $(DEMO) $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not node" $(ARGS)
+
+# make test-cluster KUBECONFIG=FILE EDGE_NODE=NAME: on a cluster of yours, with a node that runs the project's images.
+# Without them: on one that is made here. A KUBECONFIG of the environment is not meant.
+test-cluster: setup
+	$(if $(filter command%,$(origin KUBECONFIG)),NEREID_TEST_KUBECONFIG=$(abspath $(KUBECONFIG))) \
+	$(if $(EDGE_NODE),NEREID_TEST_EDGE_NODE=$(EDGE_NODE)) \
+	$(BIN)/python -m pytest -m "cluster or node" $(ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -26,7 +33,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/mypy tests bench
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not cluster" $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not cluster and not node" $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)

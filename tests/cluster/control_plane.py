@@ -36,6 +36,7 @@ class ApiServer:
     url: str
     token: str
     kubectl: tuple[str, ...]
+    is_ours: bool = True
     audit: Path | None = None
 
 

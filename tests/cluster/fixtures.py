@@ -4,15 +4,17 @@
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import nullcontext
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from tests.cluster import building
+from tests.cluster import building, k3s
 from tests.cluster.control_plane import ApiServer, ControlPlane
+from tests.cluster.k3s import K3s
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.node import ADDRESS, SERVICES, Node, folder, missing
 
@@ -23,17 +25,18 @@ NODE_VARIABLE = "NEREID_TEST_EDGE_NODE"
 IMAGES = Path(__file__).parents[2] / "dist" / "images"
 
 
+_WANTING = frozenset({"api_server", "own_server", "real_cluster"})
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build before the first test: within a test the build would fall to its time-out."""
+    """Pull or build before the first test: within a test that would fall to its time-out."""
     wanted = any(_WANTING & set(_fixtures(item)) for item in session.items)
     if wanted and not session.config.option.collectonly and VARIABLE not in os.environ:
         capture = session.config.pluginmanager.getplugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else nullcontext():
-            building.binary()
-            building.pause()
-
-
-_WANTING = frozenset({"api_server", "real_cluster"})
+            if k3s.problem():
+                building.binary()
+                building.pause()
 
 
 def _fixtures(item: pytest.Item) -> list[str]:
@@ -42,23 +45,47 @@ def _fixtures(item: pytest.Item) -> list[str]:
 
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """A real API server with controllers, without nodes: that of `NEREID_TEST_KUBECONFIG`, else our own."""
+    """A real API server with controllers, without nodes: that of `NEREID_TEST_KUBECONFIG`, else one of our own."""
     given = os.environ.get(VARIABLE)
     if given:
-        server = _of_kubeconfig(Path(given))
-        _apply_crds(server)
-        yield server
+        yield _with_crds(_of_kubeconfig(Path(given)))
         return
+    with ExitStack() as stack:
+        started = _in_docker(stack, tmp_path_factory.mktemp("k3s"), with_node=False)
+        server = started[1] if started else _from_source(stack, tmp_path_factory.mktemp("control-plane"))
+        yield _with_crds(server)
+
+
+def _in_docker(stack: ExitStack, place: Path, *, with_node: bool) -> tuple[K3s, ApiServer] | None:
+    """Start K3s in a container that ends with the stack; None where that cannot be."""
+    tool = _kubectl_program()
+    if k3s.problem() or tool is None:
+        return None
+    container = K3s(place, kubectl=tool, with_node=with_node)
+    stack.callback(container.stop)
+    try:
+        return container, container.start()
+    except RuntimeError as error:
+        # Docker is there and K3s does not run in it, rootless for instance: Go may do.
+        sys.stderr.write(f"{error}\n")
+        return None
+
+
+def _from_source(stack: ExitStack, place: Path, **options: str) -> ApiServer:
     program = building.binary()
     if program is None:
-        pytest.skip(building.MISSING)
-    control_plane = ControlPlane(program, tmp_path_factory.mktemp("control-plane"))
-    try:
-        server = control_plane.start()
-        _apply_crds(server)
-        yield server
-    finally:
-        control_plane.stop()
+        pytest.skip(f"{building.MISSING}; {k3s.problem()}")
+    control_plane = ControlPlane(program, place, **options)
+    stack.callback(control_plane.stop)
+    return control_plane.start()
+
+
+@pytest.fixture
+def own_server(api_server: ApiServer) -> ApiServer:
+    """The same, where it was made for the tests: Nodes can be simulated in it, and definitions removed."""
+    if not api_server.is_ours:
+        pytest.skip(f"this would change Nodes or definitions of a user's cluster: unset {VARIABLE}")
+    return api_server
 
 
 @pytest.fixture
@@ -86,39 +113,48 @@ class RealCluster:
 
 
 @pytest.fixture(scope="session")
-def real_cluster() -> Iterator[RealCluster]:
+def real_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster]:
     """A cluster with a real node: that of `NEREID_TEST_KUBECONFIG` and `NEREID_TEST_EDGE_NODE`, else our own.
 
     Our own has the images of ``dist/images`` (made by ``make images``); a user's has to have them beforehand.
     """
     given, edge = os.environ.get(VARIABLE), os.environ.get(NODE_VARIABLE)
     if given and edge:
-        server = _of_kubeconfig(Path(given))
-        _apply_crds(server)
-        yield RealCluster(server=server, edge=edge)
+        yield RealCluster(server=_with_crds(_of_kubeconfig(Path(given))), edge=edge)
         return
-    program, pause, problem = building.binary(), building.pause(), missing()
-    if program is None or pause is None or problem:
-        pytest.skip(problem or building.MISSING)
-    with folder() as place:
-        control_plane = ControlPlane(program, place, address=ADDRESS, services=SERVICES)
-        try:
-            server = control_plane.start()
-            _apply_crds(server)
-            yield from _with_node(Node(program, pause, server, name="edge-0"), server)
-        finally:
-            control_plane.stop()
+    with ExitStack() as stack:
+        started = _in_docker(stack, tmp_path_factory.mktemp("k3s-node"), with_node=True)
+        if started:
+            container, server = started
+            _prepare(Kubectl(_with_crds(server).kubectl, namespace="default"), k3s.NODE, container.load)
+            yield RealCluster(server=server, edge=k3s.NODE)
+            return
+        problem = missing()
+        if problem:
+            pytest.skip(f"{problem}; or Docker: {k3s.problem()}")
+        place = stack.enter_context(folder())
+        server = _with_crds(_from_source(stack, place, address=ADDRESS, services=SERVICES))
+        yield from _with_node(server)
 
 
-def _with_node(node: Node, server: ApiServer) -> Iterator[RealCluster]:
+def _prepare(tool: Kubectl, node: str, load: Callable[[Path], None]) -> None:
+    """Give a node the project's images and the role of an edge, and wait until it is Ready."""
+    for archive in sorted(IMAGES.glob("*.tar")):
+        load(archive)
+    tool("wait", "--for=create", f"node/{node}", "--timeout=60s")
+    tool("label", "node", node, "node-role.kubernetes.io/edge=")
+    tool("wait", "--for=condition=Ready", f"node/{node}", "--timeout=60s")
+
+
+def _with_node(server: ApiServer) -> Iterator[RealCluster]:
+    program, pause = building.binary(), building.pause()
+    assert program is not None
+    assert pause is not None
     tool = Kubectl(server.kubectl, namespace="default")
+    node = Node(program, pause, server, name="edge-0")
     try:
         node.start()
-        for archive in sorted(IMAGES.glob("*.tar")):
-            node.load(archive)
-        tool("wait", "--for=create", f"node/{node.name}", "--timeout=60s")
-        tool("label", "node", node.name, "node-role.kubernetes.io/edge=")
-        tool("wait", "--for=condition=Ready", f"node/{node.name}", "--timeout=60s")
+        _prepare(tool, node.name, node.load)
         yield RealCluster(server=server, edge=node.name, node=node)
         # The kubelet itself takes its Pods down best: their networks, their volumes, their cgroups.
         tool.run("delete", "pods", "--all-namespaces", "--all", "--grace-period=1", "--timeout=20s")
@@ -131,20 +167,28 @@ def _of_kubeconfig(path: Path) -> ApiServer:
     context = next(one["context"] for one in config["contexts"] if one["name"] == config["current-context"])
     cluster = next(one["cluster"] for one in config["clusters"] if one["name"] == context["cluster"])
     user = next(one["user"] for one in config["users"] if one["name"] == context["user"])
-    return ApiServer(kubeconfig=path, url=cluster["server"], token=user.get("token", ""), kubectl=_kubectl_of(path))
+    return ApiServer(
+        kubeconfig=path, url=cluster["server"], token=user.get("token", ""), kubectl=_kubectl_of(path), is_ours=False
+    )
 
 
 def _kubectl_of(path: Path) -> tuple[str, ...]:
-    installed = shutil.which("kubectl")
-    if installed:
-        return (installed, f"--kubeconfig={path}")
-    program = building.binary()
+    program = _kubectl_program()
     if program is None:
         pytest.skip("no kubectl: install it (https://kubernetes.io/docs/tasks/tools), or Go 1.24 or later")
-    return (str(program), "kubectl", f"--kubeconfig={path}")
+    return (*program, f"--kubeconfig={path}")
 
 
-def _apply_crds(server: ApiServer) -> None:
+def _kubectl_program() -> tuple[str, ...] | None:
+    installed = shutil.which("kubectl")
+    if installed:
+        return (installed,)
+    program = building.binary()
+    return (str(program), "kubectl") if program else None
+
+
+def _with_crds(server: ApiServer) -> ApiServer:
     tool = Kubectl(server.kubectl, namespace="default")
     tool("apply", "--server-side", "--force-conflicts", "-f", str(data.path("crds")))
     tool("wait", "--for=condition=Established", "--timeout=30s", "-f", str(data.path("crds")))
+    return server

@@ -23,8 +23,8 @@ _READY = "--for=condition=Ready"
 
 
 @pytest.fixture
-def system(api_server: ApiServer, kubectl: Kubectl, tmp_path: Path) -> Iterator[System]:
-    with System(api_server.kubeconfig, namespace=kubectl.namespace, folder=tmp_path) as running:
+def system(own_server: ApiServer, kubectl: Kubectl, tmp_path: Path) -> Iterator[System]:
+    with System(own_server.kubeconfig, namespace=kubectl.namespace, folder=tmp_path) as running:
         for node in (CLOUD, EDGE):
             kubectl("wait", "--for=create", f"node/{node}", "--timeout=30s")
             kubectl("wait", _READY, f"node/{node}", "--timeout=30s")

@@ -241,6 +241,7 @@ def _definition(*, group: str, kind: str, plural: str, **names: Any) -> Object:
     }
 
 
+@pytest.mark.usefixtures("own_server")
 def test_nereid_lives_beside_sedna_kserve_and_fluid(kubectl: Kubectl) -> None:
     theirs = yaml.safe_dump_all(neighbours())
     try:

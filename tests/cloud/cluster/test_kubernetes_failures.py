@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.cluster.control_plane import ApiServer
 
 from nereid_cloud.cluster import kinds
@@ -32,16 +33,15 @@ from nereid_shared.errors import (
 )
 
 
-def kubeconfig(folder: Path, *, url: str, token: str = "wrong", authority: str = "") -> Path:  # noqa: S107
+def kubeconfig(folder: Path, *, url: str) -> Path:
     path = folder / "kubeconfig"
-    cluster = {"server": url} | ({"certificate-authority": authority} if authority else {})
     path.write_text(
         json.dumps(
             {
                 "apiVersion": "v1",
                 "kind": "Config",
-                "clusters": [{"name": "c", "cluster": cluster}],
-                "users": [{"name": "u", "user": {"token": token}}],
+                "clusters": [{"name": "c", "cluster": {"server": url}}],
+                "users": [{"name": "u", "user": {"token": "wrong"}}],
                 "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
                 "current-context": "x",
             }
@@ -155,8 +155,11 @@ def test_outside_a_pod_there_are_no_credentials() -> None:
 
 @pytest.mark.cluster
 def test_a_wrong_token_is_forbidden(api_server: ApiServer, tmp_path: Path) -> None:
-    authority = str(api_server.kubeconfig.parent / "certs" / "apiserver.crt")
-    path = kubeconfig(tmp_path, url=api_server.url, authority=authority)
+    config = yaml.safe_load(api_server.kubeconfig.read_text())
+    for one in config["users"]:
+        one["user"] = {"token": "wrong"}
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(config))
 
     with closing(KubernetesCluster(kubeconfig=path)) as cluster, pytest.raises(Forbidden):
         cluster.identity()
@@ -164,7 +167,7 @@ def test_a_wrong_token_is_forbidden(api_server: ApiServer, tmp_path: Path) -> No
 
 @pytest.mark.cluster
 def test_an_untrusted_certificate_is_unavailable(api_server: ApiServer, tmp_path: Path) -> None:
-    path = kubeconfig(tmp_path, url=api_server.url, token=api_server.token)
+    path = kubeconfig(tmp_path, url=api_server.url)
 
     with closing(KubernetesCluster(kubeconfig=path)) as cluster, pytest.raises(Unavailable, match="CERTIFICATE"):
         cluster.identity()

@@ -32,8 +32,8 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture
-def kubernetes(api_server: ApiServer) -> Iterator[KubernetesCluster]:
-    cluster = KubernetesCluster(kubeconfig=api_server.kubeconfig)
+def kubernetes(own_server: ApiServer) -> Iterator[KubernetesCluster]:
+    cluster = KubernetesCluster(kubeconfig=own_server.kubeconfig)
     yield cluster
     cluster.close()
 
@@ -66,11 +66,11 @@ def deployment(namespace: str) -> Object:
 
 
 def test_a_deployments_pod_runs_and_ends(
-    kubernetes: KubernetesCluster, api_server: ApiServer, runners: Runners, namespace: str
+    kubernetes: KubernetesCluster, own_server: ApiServer, runners: Runners, namespace: str
 ) -> None:
     made = kubernetes.create(deployment(namespace))
 
-    runner = runners("--kubeconfig", str(api_server.kubeconfig))
+    runner = runners("--kubeconfig", str(own_server.kubeconfig))
     until(kubernetes, made, lambda obj: obj.get("status", {}).get("availableReplicas") == 1)
 
     (pod,) = kubernetes.list(kinds.POD, namespace=namespace).items
@@ -90,12 +90,12 @@ def test_a_deployments_pod_runs_and_ends(
 
 @pytest.mark.slow
 async def test_what_happens_while_the_api_is_cut_off_is_told_afterwards(
-    kubernetes: KubernetesCluster, api_server: ApiServer, runners: Runners, namespace: str, tmp_path: Path
+    kubernetes: KubernetesCluster, own_server: ApiServer, runners: Runners, namespace: str, tmp_path: Path
 ) -> None:
     kubernetes.create(deployment(namespace))
-    async with Proxy(int(api_server.url.rpartition(":")[2])) as proxy:
+    async with Proxy(int(own_server.url.rpartition(":")[2])) as proxy:
         through = tmp_path / "through-the-proxy"
-        through.write_text(api_server.kubeconfig.read_text().replace(api_server.url, f"https://127.0.0.1:{proxy.port}"))
+        through.write_text(own_server.kubeconfig.read_text().replace(own_server.url, f"https://127.0.0.1:{proxy.port}"))
         runner = runners("--kubeconfig", str(through))
         while not (pods := kubernetes.list(kinds.POD, namespace=namespace).items):
             await asyncio.sleep(0.05)
@@ -119,13 +119,13 @@ async def test_what_happens_while_the_api_is_cut_off_is_told_afterwards(
 
 
 def test_a_crash_looping_pod_is_told_as_kubernetes_tells_it(
-    kubernetes: KubernetesCluster, api_server: ApiServer, runners: Runners, namespace: str
+    kubernetes: KubernetesCluster, own_server: ApiServer, runners: Runners, namespace: str
 ) -> None:
     made = deployment(namespace)
     made["spec"]["template"]["spec"]["containers"][0]["command"] = ["python", "-c", "raise SystemExit(4)"]
     kubernetes.create(made)
 
-    runners("--kubeconfig", str(api_server.kubeconfig))
+    runners("--kubeconfig", str(own_server.kubeconfig))
     replicas = until(kubernetes, made, lambda obj: obj.get("status", {}).get("unavailableReplicas") == 1)
     assert "readyReplicas" not in replicas["status"]
     while not (pods := kubernetes.list(kinds.POD, namespace=namespace).items):
