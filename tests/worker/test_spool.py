@@ -199,3 +199,14 @@ def test_a_gap_in_the_numbers_hides_no_sample(tmp_path: Path) -> None:
         assert [spool.after(seq) for seq in range(2, 11)] == [
             (3, b"3"), (4, b"4"), (9, b"9"), (9, b"9"), (9, b"9"), (9, b"9"), (9, b"9"), (10, b"10"), None,
         ]  # fmt: skip
+
+
+def test_a_ring_for_which_the_disk_has_no_room_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"samples\.spool"):
+        Spool(tmp_path / "samples.spool", capacity_bytes=1 << 60)
+    assert not (tmp_path / "samples.spool").stat().st_size
+
+
+def test_a_ring_has_its_place_on_the_disk(tmp_path: Path) -> None:
+    with Spool(tmp_path / "samples.spool", capacity_bytes=1 << 20):
+        assert (tmp_path / "samples.spool").stat().st_blocks * 512 >= 1 << 20

@@ -8,7 +8,6 @@ Each record has a check. Where the current one fails it, the one before counts; 
 new one, with a stream of its own, takes its place.
 """
 
-import mmap
 import os
 import secrets
 import struct
@@ -19,6 +18,7 @@ from typing import Any, Final, Self
 from nereid_shared import histogram
 from nereid_shared.messages import Ledger
 from nereid_worker.damage import set_aside
+from nereid_worker.mapped import open_mapped
 
 FAILURES: Final = ("undecodable", "malformed-scores", "missing", "error")
 DROPS: Final = ("buffer-full", "too-large")
@@ -83,9 +83,7 @@ class Page:
         self.committed_seq: int = self.seq
 
     def _open(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        os.ftruncate(self._file, _SIZE)
-        self._map = mmap.mmap(self._file, _SIZE)
+        self._file, self._map = open_mapped(path, _SIZE)
         self._counts = memoryview(self._map)[_HISTOGRAM : _HISTOGRAM + 2 * _BUCKETS * _COUNT.size].cast("Q")
 
     def _begin(self) -> None:

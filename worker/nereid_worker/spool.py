@@ -13,7 +13,6 @@ A power cut can lose what was written last, in any order: the ring then ends at 
 header is damaged is set aside.
 """
 
-import mmap
 import os
 import struct
 import threading
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from nereid_worker.damage import set_aside
+from nereid_worker.mapped import open_mapped
 
 DEFAULT_BYTES: Final = 32 * 1024 * 1024
 
@@ -74,10 +74,8 @@ class Spool:
         self._index: deque[tuple[int, int, int]] = deque(self._scan())
 
     def _open(self, path: Path, capacity_bytes: int) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        size = os.fstat(self._file).st_size
-        os.ftruncate(self._file, max(size, _FIRST + capacity_bytes))
-        self._map = mmap.mmap(self._file, 0)
+        present = path.stat().st_size if path.exists() else 0
+        self._file, self._map = open_mapped(path, max(present, _FIRST + capacity_bytes))
 
     def _is_whole(self) -> bool:
         """Whether the header is one: a check covers what never changes, and the ends must lie within the ring."""
