@@ -153,7 +153,9 @@ class EdgeProcess:
             self._spool = spool = Spool(folder / "samples.spool")
         except OSError as error:
             raise UserError(
-                f"cannot be opened: {error.strerror}", where=str(error.filename or folder), mend="Make room, or mend the disk."
+                f"cannot be opened: {error.strerror}",
+                where=str(error.filename or folder),
+                mend="Make room, or mend the disk.",
             ) from error
         if spool.damaged is not None or spool.cut_bytes:
             self._note("SpoolDamaged", f"{folder / 'samples.spool'} was not whole; hard samples may be lost")
