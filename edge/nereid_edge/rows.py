@@ -21,7 +21,7 @@ class Policy:
 
     keep_for_s: float = 3600.0
     max_bytes: int = 256 * 1024 * 1024
-    max_samples: int = 20_000
+    max_samples: int = 10_000
     max_bytes_per_s: int | None = None
     max_attempts: int = 10
 

@@ -100,7 +100,7 @@ class Outbox(Part):
     keep_for: Duration = Field(default="1h", description="Age at which a sample is dropped (expired).")
     max_bytes: Size = Field(default="256Mi", description="Bytes that may wait; above, the least informative go.")
     max_samples: int = Field(
-        default=20_000,
+        default=10_000,
         ge=1,
         le=10_000_000,
         description="Samples that may wait; each takes half a kilobyte of the LocalController's memory.",

@@ -128,7 +128,7 @@ def test_defaults_are_filled_in_to_the_bottom(cluster: Cluster, service: Make) -
     assert spec["edgeWorker"]["outbox"] == {
         "keepFor": "1h",
         "maxBytes": "256Mi",
-        "maxSamples": 20_000,
+        "maxSamples": 10_000,
         "maxAttempts": 10,
     }
     assert spec["cloudWorker"]["replicas"] == 1
