@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
 
+from nereid_shared.defaults import OUTBOX_KEEP_FOR, OUTBOX_MAX_ATTEMPTS, OUTBOX_MAX_BYTES, OUTBOX_MAX_SAMPLES
+from nereid_shared.quantities import duration_s, size_bytes
+
 EXPIRED: Final = "expired"
 OVER_BUDGET: Final = "over-budget"
 FULL: Final = "full"
@@ -19,11 +22,11 @@ FORGOTTEN: Final = "forgotten"
 class Policy:
     """A service's bounds (``edgeWorker.outbox`` of its spec)."""
 
-    keep_for_s: float = 3600.0
-    max_bytes: int = 256 * 1024 * 1024
-    max_samples: int = 10_000
+    keep_for_s: float = duration_s(OUTBOX_KEEP_FOR)
+    max_bytes: int = size_bytes(OUTBOX_MAX_BYTES)
+    max_samples: int = OUTBOX_MAX_SAMPLES
     max_bytes_per_s: int | None = None
-    max_attempts: int = 10
+    max_attempts: int = OUTBOX_MAX_ATTEMPTS
 
 
 class SampleKey(NamedTuple):

@@ -5,22 +5,23 @@ Reads the specs as dictionaries: the resources' models would double what the LC 
 validated them. What is not as it should be becomes a reason on the task, never a crash.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
-
-from msgspec.structs import replace
 
 from nereid_edge.datasets import DatasetSource
 from nereid_edge.rows import Policy
 from nereid_edge.service import ServiceSettings
+from nereid_shared import kinds
+from nereid_shared.defaults import CLASSIFY, DEADLINE
+from nereid_shared.desired import sealed
 from nereid_shared.errors import MessageInvalid, PermanentError
-from nereid_shared.messages import DatasetRef, ModelRef, RuleRef, Task, TaskRow, canonical_json
+from nereid_shared.kinds import JOINT_INFERENCE_SERVICE
+from nereid_shared.messages import DatasetRef, ModelRef, RuleRef, Task, TaskRow
 from nereid_shared.quantities import duration_s, size_bytes
 
-SERVICE: Final = "JointInferenceService"
-DATASET: Final = "Dataset"
-PLURALS: Final = {SERVICE: "jointinferenceservices", DATASET: "datasets"}
+SERVICE: Final = JOINT_INFERENCE_SERVICE.kind
+DATASET: Final = kinds.DATASET.kind
+PLURALS: Final = {kind.kind: kind.plural for kind in (JOINT_INFERENCE_SERVICE, kinds.DATASET)}
 
 
 class SpecProblem(PermanentError):
@@ -67,16 +68,15 @@ def edge_task(uid: str, row: TaskRow) -> Task:
             hash="",
             model=_model(row, _text(_part(edge, "model", "spec.edgeWorker"), "name", "spec.edgeWorker.model")),
             script_dir=worker.get("scriptDir") or "",
-            script_boot_file=worker.get("scriptBootFile") or "builtin:classify",
+            script_boot_file=worker.get("scriptBootFile") or CLASSIFY,
             parameters=_parameters(worker, "spec.edgeWorker.workerSpec"),
             rule=_rule(edge),
             dataset=_dataset(row, edge),
-            deadline_s=_duration(edge, "deadline", 1.0),
+            deadline_s=_duration(edge, "deadline", DEADLINE),
         ).checked()
     except MessageInvalid as error:
         raise SpecProblem(str(error)) from error
-    content = task.content(without={"hash", "generation"})
-    return replace(task, hash=hashlib.sha256(canonical_json(content)).hexdigest())
+    return sealed(task)
 
 
 def relay_settings(row: TaskRow) -> ServiceSettings:
@@ -99,7 +99,7 @@ def relay_settings(row: TaskRow) -> ServiceSettings:
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise SpecProblem(f"spec.edgeWorker.outbox: {error}") from error
-    return ServiceSettings(worker=worker_of(row), deadline_s=_duration(edge, "deadline", 1.0), policy=policy)
+    return ServiceSettings(worker=worker_of(row), deadline_s=_duration(edge, "deadline", DEADLINE), policy=policy)
 
 
 def dataset_source(row: TaskRow) -> DatasetSource:
@@ -155,10 +155,10 @@ def _parameters(holder: Mapping[str, Any], where: str) -> dict[str, str]:
         raise SpecProblem(f"{where}.parameters: each has a key and a value") from error
 
 
-def _duration(holder: Mapping[str, Any], field: str, default: float) -> float:
+def _duration(holder: Mapping[str, Any], field: str, default: str) -> float:
     text = holder.get(field)
     try:
-        return default if text is None else duration_s(text)
+        return duration_s(default if text is None else text)
     except (TypeError, ValueError) as error:
         raise SpecProblem(f"spec.edgeWorker.{field}: {error}") from error
 

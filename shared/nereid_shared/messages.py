@@ -2,7 +2,7 @@
 """The bodies of control messages: JSON, small, for people to read with ``mosquitto_sub``.
 
 Frozen structs with camelCase names on the wire; unknown fields are ignored, an unknown major version of ``schema`` is
-refused. They are checked where they are decoded, not where they are made (`Message.checked` does so at will). Samples
+refused. They are checked where they are decoded, not where they are made (`Body.checked` does so at will). Samples
 and answers, which are many and large, are in `nereid_shared.samples`.
 """
 
@@ -14,7 +14,9 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from nereid_shared.complaints import complaint
+from nereid_shared.defaults import CLASSIFY, DEADLINE
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
+from nereid_shared.quantities import duration_s
 
 SCHEMA: Final = "1.0"
 _MAJOR: Final = SCHEMA.partition(".")[0]
@@ -24,7 +26,7 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-class Message(Struct, frozen=True, kw_only=True, rename="camel"):
+class Body(Struct, frozen=True, kw_only=True, rename="camel"):
     """What all control messages share."""
 
     schema_: Annotated[str, Meta(pattern=rf"^{_MAJOR}(\.|\Z)")] = field(default=SCHEMA, name="schema")
@@ -67,7 +69,7 @@ class Message(Struct, frozen=True, kw_only=True, rename="camel"):
         return {name: value for name, value in _fields(self, wire=False).items() if name not in without}
 
 
-def _fields(message: Message, *, wire: bool) -> dict[str, Any]:
+def _fields(message: Body, *, wire: bool) -> dict[str, Any]:
     names = message.__struct_encode_fields__ if wire else message.__struct_fields__
     values = ((name, getattr(message, own)) for name, own in zip(names, message.__struct_fields__, strict=True))
     return {name: _value(value, wire=wire) for name, value in values if not (wire and value is None)}
@@ -75,12 +77,12 @@ def _fields(message: Message, *, wire: bool) -> dict[str, Any]:
 
 def _value(value: Any, *, wire: bool) -> Any:
     # Messages stand in fields, or one deep in their lists and maps; a spec, however deep, goes as it is.
-    if isinstance(value, Message):
+    if isinstance(value, Body):
         return _fields(value, wire=wire)
     if isinstance(value, list):
-        return [_fields(one, wire=wire) if isinstance(one, Message) else one for one in value]
+        return [_fields(one, wire=wire) if isinstance(one, Body) else one for one in value]
     if isinstance(value, dict):
-        return {key: _fields(one, wire=wire) if isinstance(one, Message) else one for key, one in value.items()}
+        return {key: _fields(one, wire=wire) if isinstance(one, Body) else one for key, one in value.items()}
     return value
 
 
@@ -104,7 +106,7 @@ def canonical_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-class Revision(Message, kw_only=True):
+class Revision(Body, kw_only=True):
     """A place in the order of desired states: (epoch, rev) within one cluster."""
 
     cluster: str
@@ -112,7 +114,7 @@ class Revision(Message, kw_only=True):
     rev: Count
 
 
-class TaskRow(Message, kw_only=True):
+class TaskRow(Body, kw_only=True):
     """One task in a node's desired state: a resource, and the objects that it names, resolved.
 
     Attributes:
@@ -154,7 +156,7 @@ class TaskEvent(Revision, kw_only=True):
     object: dict[str, Any]
 
 
-class NodeAlive(Message, kw_only=True):
+class NodeAlive(Body, kw_only=True):
     """Birth and will of a LocalController.
 
     Attributes:
@@ -170,7 +172,7 @@ class NodeAlive(Message, kw_only=True):
     version: str = ""
 
 
-class TaskState(Message, kw_only=True):
+class TaskState(Body, kw_only=True):
     """What the LC says of one task.
 
     Attributes:
@@ -185,7 +187,7 @@ class TaskState(Message, kw_only=True):
     message: str = ""
 
 
-class NodeState(Message, kw_only=True):
+class NodeState(Body, kw_only=True):
     """The LC's acknowledgement: what it has applied, recomputed from its stored rows.
 
     Attributes:
@@ -204,7 +206,7 @@ class NodeState(Message, kw_only=True):
     message: str = ""
 
 
-class Sync(Message, kw_only=True):
+class Sync(Body, kw_only=True):
     """The request for a desired state, with what the node already has."""
 
     cluster: str | None = None
@@ -214,7 +216,7 @@ class Sync(Message, kw_only=True):
     want_specs: list[str] = field(default_factory=list)
 
 
-class ModelOutput(Message, kw_only=True):
+class ModelOutput(Body, kw_only=True):
     """A model as the seeds' status body names it, with what was verified of it."""
 
     format: str = ""
@@ -223,7 +225,7 @@ class ModelOutput(Message, kw_only=True):
     digest: str = ""
 
 
-class TaskInfo(Message, kw_only=True):
+class TaskInfo(Body, kw_only=True):
     """Progress of an inference task (seed 4)."""
 
     inference_number: Count = 0
@@ -234,7 +236,7 @@ class TaskInfo(Message, kw_only=True):
     update_time: str | None = None
 
 
-class Ledger(Message, kw_only=True):
+class Ledger(Body, kw_only=True):
     """A service's counts; every field only grows, except `pending`.
 
     The identities, which hold in every message: ``seen = easy + hard + sum(failed)`` and
@@ -281,7 +283,7 @@ class Ledger(Message, kw_only=True):
     latency: dict[str, dict[int, Count]] = field(default_factory=dict)
 
 
-class WorkerInfo(Message, kw_only=True):
+class WorkerInfo(Body, kw_only=True):
     """What a worker says of itself (seed 4's worker info body, and what the ledger needs).
 
     Attributes:
@@ -324,7 +326,7 @@ class WorkerInfo(Message, kw_only=True):
     message: str = ""
 
 
-class Accepted(Message, kw_only=True):
+class Accepted(Body, kw_only=True):
     """What the LC has committed of a worker's hard samples.
 
     Attributes:
@@ -336,14 +338,14 @@ class Accepted(Message, kw_only=True):
     seq: Count
 
 
-class Output(Message, kw_only=True):
+class Output(Body, kw_only=True):
     """The seeds' status output."""
 
     models: list[ModelOutput] = field(default_factory=list)
     task_info: TaskInfo | None = None
 
 
-class TaskStatus(Message, kw_only=True):
+class TaskStatus(Body, kw_only=True):
     """The seeds' status body, LC→GM, with what Nereid adds.
 
     Attributes:
@@ -367,7 +369,7 @@ class TaskStatus(Message, kw_only=True):
     message: str = ""
 
 
-class GmAlive(Message, kw_only=True):
+class GmAlive(Body, kw_only=True):
     """The leading GlobalManager."""
 
     status: Literal["online", "offline"]
@@ -376,14 +378,14 @@ class GmAlive(Message, kw_only=True):
     epoch: Count
 
 
-class GmSentinel(Message, kw_only=True):
+class GmSentinel(Body, kw_only=True):
     """Unequal to what the GM last wrote: the broker lost or restored its data."""
 
     epoch: Count
     counter: Count
 
 
-class ModelRef(Message, kw_only=True):
+class ModelRef(Body, kw_only=True):
     """A model that a worker loads: a path or URL, its format, and its digest where the user gave one."""
 
     name: str
@@ -392,7 +394,7 @@ class ModelRef(Message, kw_only=True):
     sha256: str = ""
 
 
-class DatasetRef(Message, kw_only=True):
+class DatasetRef(Body, kw_only=True):
     """A dataset that a worker reads."""
 
     name: str
@@ -400,7 +402,7 @@ class DatasetRef(Message, kw_only=True):
     format: str
 
 
-class RuleRef(Message, kw_only=True):
+class RuleRef(Body, kw_only=True):
     """A hard example rule by the seeds' name, its parameters as decimal strings, and an optional budget (0..1)."""
 
     name: str
@@ -408,7 +410,7 @@ class RuleRef(Message, kw_only=True):
     budget: str | None = None
 
 
-class Task(Message, kw_only=True):
+class Task(Body, kw_only=True):
     """What a worker runs: published retained to edge workers, given to cloud workers in ``NEREID_TASK``.
 
     Attributes:
@@ -433,11 +435,11 @@ class Task(Message, kw_only=True):
     hash: str
     model: ModelRef
     script_dir: str = ""
-    script_boot_file: str = "builtin:classify"
+    script_boot_file: str = CLASSIFY
     parameters: dict[str, str] = field(default_factory=dict)
     rule: RuleRef | None = None
     dataset: DatasetRef | None = None
-    deadline_s: float = 1.0
+    deadline_s: float = duration_s(DEADLINE)
     nodes: list[str] = field(default_factory=list)
     group: str = ""
     max_batch: int = 8

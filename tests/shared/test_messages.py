@@ -18,9 +18,9 @@ from nereid_shared import messages
 from nereid_shared.desired import digest_of, task_hash
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
 from nereid_shared.messages import (
+    Body,
     Desired,
     Ledger,
-    Message,
     ModelOutput,
     ModelRef,
     NodeAlive,
@@ -36,9 +36,7 @@ from nereid_shared.messages import (
 )
 
 MAX_BYTES = 1_000_000
-KINDS = [
-    kind for _, kind in inspect.getmembers(messages, inspect.isclass) if issubclass(kind, Message) and kind != Message
-]
+KINDS = [kind for _, kind in inspect.getmembers(messages, inspect.isclass) if issubclass(kind, Body) and kind != Body]
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 COUNT = st.integers(min_value=0, max_value=2**53)
 JSON = st.recursive(
@@ -62,7 +60,7 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
         made: st.SearchStrategy[Any]
         made = st.dictionaries(*inner, max_size=2) if origin is dict else st.lists(*inner, max_size=2)
         return made
-    if isinstance(annotation, type) and issubclass(annotation, Message):
+    if isinstance(annotation, type) and issubclass(annotation, Body):
         return of_kind(annotation)
     plain: dict[Any, st.SearchStrategy[Any]] = {
         int: COUNT, str: TEXT, bool: st.booleans(), float: st.floats(0, 1e6), Any: JSON, type(None): st.none(),
@@ -70,7 +68,7 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
     return plain[annotation]
 
 
-def of_kind(kind: type[Message]) -> st.SearchStrategy[Message]:
+def of_kind(kind: type[Body]) -> st.SearchStrategy[Body]:
     fields_ = [one for one in fields(kind) if one.name != "schema_"]
     required = {one.name: values(one.type) for one in fields_ if one.required}
     optional = {one.name: values(one.type) for one in fields_ if not one.required}
@@ -79,12 +77,12 @@ def of_kind(kind: type[Message]) -> st.SearchStrategy[Message]:
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(KINDS).flatmap(of_kind))
-def test_a_message_is_read_back_as_it_was(message: Message) -> None:
+def test_a_message_is_read_back_as_it_was(message: Body) -> None:
     assert type(message).decode(message.encode(), max_bytes=MAX_BYTES) == message
 
 
 @given(st.sampled_from(KINDS), st.binary(max_size=60) | JSON.map(lambda v: json.dumps(v).encode()))
-def test_garbage_is_an_invalid_message_and_nothing_else(kind: type[Message], body: bytes) -> None:
+def test_garbage_is_an_invalid_message_and_nothing_else(kind: type[Body], body: bytes) -> None:
     try:
         kind.decode(body, max_bytes=MAX_BYTES)
     except MessageInvalid:
@@ -94,7 +92,7 @@ def test_garbage_is_an_invalid_message_and_nothing_else(kind: type[Message], bod
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_empty_payload_is_never_a_document(kind: type[Message]) -> None:
+def test_an_empty_payload_is_never_a_document(kind: type[Body]) -> None:
     with pytest.raises(MessageInvalid):
         kind.decode(b"", max_bytes=MAX_BYTES)
 
@@ -174,7 +172,7 @@ def test_what_python_cannot_read_is_an_invalid_message(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_names_on_the_wire_are_camel_case_as_the_resources_are(kind: type[Message]) -> None:
+def test_names_on_the_wire_are_camel_case_as_the_resources_are(kind: type[Body]) -> None:
     assert [one.encode_name for one in fields(kind)] == ["schema", *(to_camel(one.name) for one in fields(kind)[1:])]
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from nereid_cloud.cluster.kinds import DATASET, JOINT_INFERENCE_SERVICE
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.desired import NodeDesired, NodeReport, Output, Publish, RaiseEpoch, is_incredible
 from nereid_shared import topics
 from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, NereidError
+from nereid_shared.kinds import KINDS
 from nereid_shared.link import Link, Message, Will
 from nereid_shared.messages import GmAlive, GmSentinel, NodeState, Sync, TaskEvent, TaskRow
 
@@ -28,7 +28,6 @@ MAX_PUBLISHING: Final = 20
 REPLACE_ALIVE_S: Final = 1.0
 RAISE_PAUSE_S: Final = 1.0
 TASK_UNRESOLVED: Final = "TaskUnresolved"
-_PLURALS: Final = {kind.kind: kind.plural for kind in (DATASET, JOINT_INFERENCE_SERVICE)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,7 +377,7 @@ class Downstream:
                 rev=output.rev,
                 object=_shown(self._objects.get(uid), uid, row),
             )
-            where = topic.of(node=node, namespace=row.namespace, plural=_PLURALS[row.kind], name=row.name)
+            where = topic.of(node=node, namespace=row.namespace, plural=KINDS[row.kind].plural, name=row.name)
             try:
                 await link.publish(where, event.encode())
             except NereidError as error:

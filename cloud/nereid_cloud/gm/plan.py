@@ -15,9 +15,9 @@ from nereid_cloud.gm.names import EDGE_BROKER_ANNOTATION, HOSTNAME_LABEL
 from nereid_cloud.gm.paths import dataset_path, model_folder, script_folder
 from nereid_cloud.gm.policy import Policy
 from nereid_shared import topics
+from nereid_shared.defaults import BUILTIN_PREFIX
 from nereid_shared.messages import canonical_json
 from nereid_shared.resources import (
-    BUILTIN_PREFIX,
     HARD_EXAMPLE_RULES,
     DatasetRef,
     JointInferenceService,

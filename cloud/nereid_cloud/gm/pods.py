@@ -18,7 +18,7 @@ from nereid_cloud.gm.names import HOSTNAME_LABEL, ROLE_LABEL, SERVICE_LABEL
 from nereid_cloud.gm.paths import dataset_path, model_folder, script_config_map, script_folder
 from nereid_cloud.gm.plan import EdgePlan
 from nereid_cloud.gm.policy import Policy, Runtime, Side
-from nereid_shared.desired import task_hash
+from nereid_shared.desired import sealed
 from nereid_shared.messages import ModelRef, Task, canonical_json
 from nereid_shared.resources import JointInferenceService, WorkerSpec, parameters_of
 from nereid_shared.topics import service_id
@@ -174,8 +174,7 @@ def cloud_task(service: JointInferenceService, *, big: Object, nodes: Iterable[s
         max_wait_s=worker.batching.max_wait_s,
     )
     # A new generation alone (an edge field changed) must not restart the cloud workers.
-    content = task.content(without={"hash", "generation"})
-    return replace(task, hash=task_hash(content, {}), generation=0)
+    return replace(sealed(task), generation=0)
 
 
 def deployment_name(service: JointInferenceService) -> str:

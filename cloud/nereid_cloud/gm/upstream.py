@@ -8,22 +8,20 @@ A node's word is taken only about itself, and about a task only while the node h
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from nereid_cloud.gm.desired import is_incredible
 from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.observed import Observed
 from nereid_shared import topics
 from nereid_shared.errors import MessageInvalid
+from nereid_shared.kinds import KINDS
 from nereid_shared.link import Handler, Message
-from nereid_shared.messages import Message as Body
-from nereid_shared.messages import NodeAlive, NodeState, Sync, TaskRow, TaskStatus, WorkerInfo
+from nereid_shared.messages import Body, NodeAlive, NodeState, Sync, TaskRow, TaskStatus, WorkerInfo
 
 logger = logging.getLogger(__name__)
 
 B = TypeVar("B", bound=Body)
-
-_KIND_OF: Final = {"datasets": "Dataset", "jointinferenceservices": "JointInferenceService"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +141,9 @@ def _body(kind: type[B], topic: topics.Topic, message: Message) -> B:
 
 
 def _is_of(row: TaskRow, levels: Mapping[str, str]) -> bool:
-    named = (_KIND_OF.get(levels["plural"]), levels["namespace"], levels["name"])
-    return named == (row.kind, row.namespace, row.name)
+    kind = KINDS.get(row.kind)
+    named = (levels["plural"], levels["namespace"], levels["name"])
+    return kind is not None and named == (kind.plural, row.namespace, row.name)
 
 
 def _place(state: NodeState) -> tuple[object, ...]:

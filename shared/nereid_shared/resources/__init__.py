@@ -3,7 +3,6 @@
 
 from nereid_shared.resources.data import Dataset, DatasetSpec, DatasetStatus, Model, ModelSpec, ModelStatus
 from nereid_shared.resources.jointinference import (
-    BUILTIN_PREFIX,
     BUILTINS,
     Batching,
     CloudWorker,
@@ -44,7 +43,6 @@ from nereid_shared.resources.rules import Rule
 
 __all__ = [
     "BUILTINS",
-    "BUILTIN_PREFIX",
     "CATEGORY",
     "DATASET",
     "HARD_EXAMPLE_RULES",

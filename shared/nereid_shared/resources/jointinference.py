@@ -10,6 +10,15 @@ from typing import Any, ClassVar, Final
 
 from pydantic import Field
 
+from nereid_shared.defaults import (
+    BUILTIN_PREFIX,
+    CLASSIFY,
+    DEADLINE,
+    OUTBOX_KEEP_FOR,
+    OUTBOX_MAX_ATTEMPTS,
+    OUTBOX_MAX_BYTES,
+    OUTBOX_MAX_SAMPLES,
+)
 from nereid_shared.quantities import duration_s, size_bytes
 from nereid_shared.resources.mining import HardExampleAlgorithm
 from nereid_shared.resources.parts import (
@@ -28,8 +37,7 @@ from nereid_shared.resources.parts import (
 )
 from nereid_shared.resources.rules import Rule, cel_list, distinct_keys, duration_between, exactly_one_of
 
-BUILTIN_PREFIX: Final = "builtin:"
-BUILTINS: Final = ("builtin:classify",)
+BUILTINS: Final = (CLASSIFY,)
 # RE2 and Python alike; a ConfigMap's name is a DNS subdomain.
 _CONFIG_MAP: Final = "configmap:[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?"
 
@@ -97,10 +105,12 @@ class DatasetRef(Part):
 class Outbox(Part):
     """How hard samples wait at the edge for the cloud."""
 
-    keep_for: Duration = Field(default="1h", description="Age at which a sample is dropped (expired).")
-    max_bytes: Size = Field(default="256Mi", description="Bytes that may wait; above, the least informative go.")
+    keep_for: Duration = Field(default=OUTBOX_KEEP_FOR, description="Age at which a sample is dropped (expired).")
+    max_bytes: Size = Field(
+        default=OUTBOX_MAX_BYTES, description="Bytes that may wait; above, the least informative go."
+    )
     max_samples: int = Field(
-        default=10_000,
+        default=OUTBOX_MAX_SAMPLES,
         ge=1,
         le=10_000_000,
         description="Samples that may wait; each takes half a kilobyte of the LocalController's memory.",
@@ -108,7 +118,9 @@ class Outbox(Part):
     max_bytes_per_second: Size | None = Field(
         default=None, description="Bytes per second towards the cloud; what exceeds it is dropped (over-budget)."
     )
-    max_attempts: int = Field(default=10, ge=1, le=1000, description="Tries after which a sample is dropped (poison).")
+    max_attempts: int = Field(
+        default=OUTBOX_MAX_ATTEMPTS, ge=1, le=1000, description="Tries after which a sample is dropped (poison)."
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (duration_between("keepFor", "1s", "8760h"),)
 
@@ -155,7 +167,7 @@ class EdgeWorker(Part):
     worker_spec: WorkerSpec = Field(description="What the worker runs.")
     dataset: DatasetRef | None = Field(default=None, description="The datasets that the worker reads.")
     deadline: Duration = Field(
-        default="1s", description="Time from capture that a caller waits for the cloud before the edge answers."
+        default=DEADLINE, description="Time from capture that a caller waits for the cloud before the edge answers."
     )
     outbox: Outbox = Field(default=Outbox(), description="How hard samples wait at the edge.")
 
