@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# build.sh [ARCH...]: dist/images/{nereid-cloud,nereid-edge,nereid-worker,nereid-broker}-ARCH.tar with docker, podman or
-# buildah (ENGINE=...), whichever is there. Each is an OCI archive that `ctr images import` and `docker load` take.
+# build.sh [ARCH...]: dist/images/nereid-{cloud,edge,worker,broker}.tar for this machine, dist/images/ARCH/... for another,
+# with docker, podman or buildah (ENGINE=...), whichever works. Each is an OCI archive that `ctr images import` and
+# `docker load` take.
 set -eu
 cd "$(dirname "$0")/.."
 PATH="$PATH:/usr/sbin"
@@ -48,7 +49,10 @@ bases() { # architecture
 }
 
 build() { # part, Dockerfile, architecture
-    image=docker.io/library/nereid-$1:$version file=dist/images/nereid-$1-$3.tar
+    folder=dist/images
+    [ "$3" = "$host" ] || folder=dist/images/$3
+    mkdir -p "$folder"
+    image=docker.io/library/nereid-$1:$version file=$folder/nereid-$1.tar
     rm -f "$file"
     set -- --platform "linux/$3" --build-arg VERSION="$version" --file "$2" --tag "$image" .
     case $ENGINE in
@@ -65,7 +69,6 @@ build() { # part, Dockerfile, architecture
 }
 
 [ -n "${KEEP_WHEELS:-}" ] || sh images/wheels.sh $arches
-mkdir -p dist/images
 for arch in $arches; do
     bases "$arch"
     for part in cloud edge worker; do build "$part" "$part/Dockerfile" "$arch"; done

@@ -19,6 +19,7 @@ from typing import Final
 
 from tests.cluster import archives
 from tests.cluster.control_plane import ApiServer
+from tests.mosquitto import free_port
 
 FOLDER: Final = Path("/var/tmp/nereid-node")  # fixed, to be found by the next session
 ADDRESS: Final = "10.213.0.1"
@@ -90,8 +91,8 @@ class Node:
         self._start(
             "proxy", self._program, "proxy", f"--kubeconfig={self._server.kubeconfig}",
             f"--hostname-override={self.name}", "--proxy-mode=iptables", f"--cluster-cidr={_PODS}",
-            "--conntrack-max-per-core=0", f"--bind-address={ADDRESS}", "--metrics-bind-address=127.0.0.1:0",
-            "--healthz-bind-address=127.0.0.1:0",
+            "--conntrack-max-per-core=0", f"--bind-address={ADDRESS}", f"--metrics-bind-address=127.0.0.1:{free_port()}",
+            f"--healthz-bind-address=127.0.0.1:{free_port()}",
         )  # fmt: skip
 
     def start_containerd(self) -> None:
