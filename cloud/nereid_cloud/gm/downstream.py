@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the GlobalManager to the nodes: each node's desired state, insert and delete events, and who leads.
+"""From the GlobalManager to the nodes: each node's desired state, and insert and delete events.
 
-`nereid_cloud.gm.desired` decides what is published and when; here are the sockets and timers. Nothing is published
-before `release`: an incomplete document would make nodes drop running tasks. All of it belongs to one event loop.
+`nereid_cloud.gm.desired` decides what is published and when, `nereid_cloud.gm.voice` says who leads; here are the
+sockets and timers. Nothing is published before `release`: an incomplete document would make nodes drop running tasks.
+All of it belongs to one event loop.
 """
 
 import asyncio
@@ -14,12 +15,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from nereid_cloud.cluster.port import Object
+from nereid_cloud.gm.assignments import Assignments
 from nereid_cloud.gm.desired import NodeDesired, NodeReport, Output, Publish, RaiseEpoch, is_incredible
+from nereid_cloud.gm.voice import Voice
 from nereid_shared import topics
-from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, NereidError
+from nereid_shared.errors import LinkDown, NereidError
 from nereid_shared.kinds import KINDS
 from nereid_shared.link import Link, Message, Will
-from nereid_shared.messages import GmAlive, GmSentinel, NodeState, Sync, TaskEvent, TaskRow
+from nereid_shared.messages import NodeState, Sync, TaskEvent, TaskRow
 
 logger = logging.getLogger(__name__)
 
@@ -57,20 +60,16 @@ class Downstream:
 
     def __init__(self, *, cluster: str, identity: str, epoch: int, callbacks: Callbacks) -> None:
         self.epoch = epoch
-        self._cluster, self._identity, self._callbacks = cluster, identity, callbacks
+        self._cluster, self._callbacks = cluster, callbacks
+        self._voice = Voice(cluster=cluster, identity=identity)
         self._link: Link | None = None
         self._released = asyncio.Event()
         self._nodes: dict[str, NodeDesired] = {}
-        self._rows: dict[str, dict[str, TaskRow]] = {}  # by node and uid: what a node's machine is made from
-        self._holders: dict[str, frozenset[str]] = {}
-        self._unresolved: dict[str, frozenset[str]] = {}
+        self._assignments = Assignments()
         self._objects: dict[str, Object] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(MAX_PUBLISHING)
-        self._counter = 0
-        self._sentinels: list[bytes] = []
-        self._alive = b""
         self._raising = False
         self._replacing = False
         self._closed = False
@@ -102,38 +101,24 @@ class Downstream:
             unresolved: nodes that hold the task while nobody knows its row. A document without it would make them
                 drop it with all its samples: they get none until the row is known or nobody wants the task there.
         """
-        former = self.nodes_of(uid)
         if obj is not None and rows:
             self._objects[uid] = obj
-        for node in former - rows.keys():
-            del self._rows[node][uid]
-            if not self._rows[node]:
-                del self._rows[node]
-        for node, row in rows.items():
-            self._rows.setdefault(node, {})[uid] = row
-        if rows:
-            self._holders[uid] = frozenset(rows)
-        else:
-            self._holders.pop(uid, None)
+        touched = self._assignments.assign(uid, rows)
         freed = self._withhold(uid, frozenset(node for node in unresolved if not self._has_dropped(node, uid)))
-        for node in former | rows.keys():
+        for node in touched:
             is_new = node not in self._nodes
             machine = self._machine(node) if node in rows else self._nodes.get(node)
-            if machine is not None and (machine.set_tasks(self._rows.get(node, {})) or is_new):
+            if machine is not None and (machine.set_tasks(self._assignments.rows_of(node)) or is_new):
                 self._kick(node)
         for node in freed:
             self._kick(node)
 
     def _withhold(self, uid: str, nodes: frozenset[str]) -> frozenset[str]:
         """Note which nodes lack the task's row; returns those that nothing is withheld from any more."""
-        former = self._unresolved.pop(uid, frozenset())
-        before = {node for node in nodes if self._lacks(node)}
-        if nodes:
-            self._unresolved[uid] = nodes
-        for node in sorted(nodes - former - before):
+        lacking, freed = self._assignments.withhold(uid, nodes)
+        for node in sorted(lacking):
             message = "a task that the node holds cannot be resolved: the node is told nothing until it can"
             self._callbacks.on_report(node, NodeReport(reason=TASK_UNRESOLVED, message=message))
-        freed = frozenset(node for node in former - nodes if not self._lacks(node))
         for node in sorted(freed):
             self._callbacks.on_report(node, NodeReport(reason=self.trouble(node)))
         return freed
@@ -141,9 +126,6 @@ class Downstream:
     def _has_dropped(self, node: str, uid: str) -> bool:
         machine = self._nodes.get(node)
         return machine is not None and machine.has_dropped(uid)
-
-    def _lacks(self, node: str) -> bool:
-        return any(node in nodes for nodes in self._unresolved.values())
 
     def release(self) -> None:
         """Publish from now on: every task is known."""
@@ -214,15 +196,15 @@ class Downstream:
 
     def nodes_of(self, uid: str) -> frozenset[str]:
         """Return the nodes that shall have the task."""
-        return self._holders.get(uid, frozenset())
+        return self._assignments.nodes_of(uid)
 
     def unresolved(self, uid: str) -> frozenset[str]:
         """Return the nodes that hold the task while nobody knows its row."""
-        return self._unresolved.get(uid, frozenset())
+        return self._assignments.unresolved(uid)
 
     def trouble(self, node: str) -> str:
         """Return the reason of a node's condition, "" where all is well."""
-        if self._lacks(node):
+        if self._assignments.lacks(node):
             return TASK_UNRESOLVED
         machine = self._nodes.get(node)
         return "" if machine is None else machine.trouble
@@ -231,7 +213,7 @@ class Downstream:
 
     def will(self, _connection: int) -> Will:
         """Return the leader's will, as of now."""
-        return Will(topic=topics.GM_ALIVE.of(), payload=self._gm_alive("offline").encode(), retain=True)
+        return self._voice.will(self.epoch)
 
     async def connected(self, link: Link) -> None:
         """Take the link, at each of its connections."""
@@ -250,13 +232,9 @@ class Downstream:
             self._kick_all()
 
     async def say_goodbye(self) -> None:
-        """Publish that this leader is gone; the will would say so only at a broken connection."""
-        if self._link is None or not self.released:
-            return
-        try:
-            await self._link.publish(topics.GM_ALIVE.of(), self._gm_alive("offline").encode(), retain=True)
-        except NereidError as error:
-            logger.info("no goodbye", extra={"error": str(error)})
+        """Say that this leader is gone, where anybody was told that it leads."""
+        if self._link is not None and self.released:
+            await self._voice.say_goodbye(self._link, self.epoch)
 
     def on_state(self, node: str, state: NodeState) -> None:
         """Take a node's acknowledgement."""
@@ -284,22 +262,18 @@ class Downstream:
 
     def on_gm_alive(self, message: Message) -> None:
         """Replace what somebody else wrote: an old leader that woke up, or its late will."""
-        if not self.released or message.payload == self._alive:
+        if not self.released or self._voice.is_own(message):
             return
-        try:
-            foreign = GmAlive.decode(message.payload, max_bytes=topics.GM_ALIVE.max_bytes) if message.payload else None
-        except (MessageInvalid, MessageTooLarge):
-            foreign = None
-        is_ahead = foreign is not None and foreign.cluster == self._cluster and foreign.epoch > self.epoch
-        if foreign is not None and is_ahead and not is_incredible(foreign.epoch, own=self.epoch):
-            self._raise_above(foreign.epoch)
+        rival = self._voice.rival_epoch(message)
+        if rival > self.epoch and not is_incredible(rival, own=self.epoch):
+            self._raise_above(rival)
         elif not self._replacing:
             self._replacing = True
             self._spawn(self._replace_alive(), "replace alive")
 
     def on_sentinel(self, message: Message) -> None:
         """Publish everything again where the broker lost or restored its data."""
-        if self._sentinels and message.payload not in self._sentinels:
+        if self._voice.shows_loss(message):
             logger.warning("broker lost or restored its data", extra={"epoch": self.epoch})
             for machine in self._nodes.values():
                 machine.on_store_lost()
@@ -307,7 +281,7 @@ class Downstream:
 
     def _machine(self, node: str) -> NodeDesired:
         if node not in self._nodes:
-            tasks = dict(self._rows.get(node, {}))
+            tasks = dict(self._assignments.rows_of(node))
             self._nodes[node] = NodeDesired(cluster=self._cluster, epoch=self.epoch, tasks=tasks)
         return self._nodes[node]
 
@@ -329,7 +303,7 @@ class Downstream:
         link, machine = self._link, self._nodes.get(node)
         if machine is None or link is None or not link.connected or not self.released or self._closed:
             return
-        if self._lacks(node):
+        if self._assignments.lacks(node):
             return
         for output in machine.tick(self._now()):
             self._do(node, machine, output)
@@ -383,7 +357,7 @@ class Downstream:
             except NereidError as error:
                 # Nothing depends on it: the document is what the node applies.
                 logger.info("event not published", extra={"topic": where, "error": str(error)})
-            if topic is topics.DELETE and uid not in self._holders:
+            if topic is topics.DELETE and not self._assignments.nodes_of(uid):
                 self._objects.pop(uid, None)
 
     async def _clear(self, node: str) -> None:
@@ -399,30 +373,13 @@ class Downstream:
             logger.info("retained topic not cleared", extra={"topic": topic, "error": str(error)})
 
     async def _speak(self) -> None:
-        """Say who leads, and leave a mark by which a broker that lost its store is known."""
-        link = self._link
-        if link is None:
-            return
-        self._counter += 1
-        sentinel = GmSentinel(epoch=self.epoch, counter=self._counter).encode()
-        self._sentinels = [*self._sentinels[-1:], sentinel]
-        self._alive = self._gm_alive("online").encode()
-        try:
-            await link.publish(topics.GM_SENTINEL.of(), sentinel, retain=True)
-            await link.publish(topics.GM_ALIVE.of(), self._alive, retain=True)
-        except NereidError as error:
-            logger.warning("birth not published", extra={"error": str(error)})
+        if self._link is not None:
+            await self._voice.speak(self._link, self.epoch)
 
     async def _replace_alive(self) -> None:
         await asyncio.sleep(REPLACE_ALIVE_S)
         self._replacing = False
         await self._speak()
-
-    def _gm_alive(self, status: str) -> GmAlive:
-        return GmAlive(
-            status="online" if status == "online" else "offline",
-            cluster=self._cluster, leader=self._identity, epoch=self.epoch,
-        )  # fmt: skip
 
     def _raise_above(self, epoch: int) -> None:
         if not self._raising and epoch >= self.epoch:
