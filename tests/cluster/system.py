@@ -28,10 +28,12 @@ class System:
         kubeconfig: of the API server.
         namespace: of the leader's Lease.
         folder: where everything is kept; each process has its log there.
+        gm_kubeconfig: the GlobalManager's own way to the API server, where it has one.
     """
 
-    def __init__(self, kubeconfig: Path, *, namespace: str, folder: Path) -> None:
+    def __init__(self, kubeconfig: Path, *, namespace: str, folder: Path, gm_kubeconfig: Path | None = None) -> None:
         self.state = folder / "system"
+        self._gm_kubeconfig = str(gm_kubeconfig or kubeconfig)
         self._kubeconfig, self._namespace = str(kubeconfig), namespace
         self.cloud_broker = Mosquitto(folder / "broker-cloud")
         self.edge_broker = Mosquitto(folder / "broker-edge", persistence=True)
@@ -62,7 +64,7 @@ class System:
     def start_gm(self) -> None:
         """Start the GlobalManager; it reports counters each second."""
         self._start(
-            "gm", "nereid_cloud.gm", "--kubeconfig", self._kubeconfig, "--broker", self.cloud_broker.url,
+            "gm", "nereid_cloud.gm", "--kubeconfig", self._gm_kubeconfig, "--broker", self.cloud_broker.url,
             "--metrics-interval", "1s", "--identity", "gm", "--lease-namespace", self._namespace,
             "--delete-timeout", "10s",
         )  # fmt: skip

@@ -3,12 +3,15 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cluster.control_plane import ApiServer
+from tests.cluster.faults import FaultProxy
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.system import CLOUD, EDGE, System, sample
 from tests.flow import processes
@@ -22,15 +25,47 @@ PICTURES = 150
 _READY = "--for=condition=Ready"
 
 
+@contextmanager
+def running(system: System, kubectl: Kubectl) -> Iterator[System]:
+    """The system while its nodes are Ready; nothing of it is left afterwards."""
+    try:
+        with system:
+            for node in (CLOUD, EDGE):
+                kubectl("wait", "--for=create", f"node/{node}", "--timeout=30s")
+                kubectl("wait", _READY, f"node/{node}", "--timeout=30s")
+            yield system
+    finally:
+        kubectl("delete", "node", "--ignore-not-found", CLOUD, EDGE)
+    processes.assert_none_left(system.state)
+
+
 @pytest.fixture
 def system(own_server: ApiServer, kubectl: Kubectl, tmp_path: Path) -> Iterator[System]:
-    with System(own_server.kubeconfig, namespace=kubectl.namespace, folder=tmp_path) as running:
-        for node in (CLOUD, EDGE):
-            kubectl("wait", "--for=create", f"node/{node}", "--timeout=30s")
-            kubectl("wait", _READY, f"node/{node}", "--timeout=30s")
-        yield running
-    kubectl("delete", "node", CLOUD, EDGE)
-    processes.assert_none_left(running.state)
+    with running(System(own_server.kubeconfig, namespace=kubectl.namespace, folder=tmp_path), kubectl) as up:
+        yield up
+
+
+@pytest.fixture
+def troubled(own_server: ApiServer, kubectl: Kubectl, tmp_path: Path) -> Iterator[System]:
+    """A system whose GlobalManager has a bad API server: one request in eight fails, watches are cut each second."""
+    stop = threading.Event()
+
+    def cut(proxy: FaultProxy) -> None:
+        while not stop.wait(1):
+            proxy.cut_watches()
+
+    with FaultProxy(own_server.kubeconfig) as proxy:
+        proxy.every = lambda number, _request: (429, 500)[number % 16 // 8] if number % 8 == 0 else 0
+        gm = proxy.kubeconfig(tmp_path)
+        system = System(own_server.kubeconfig, namespace=kubectl.namespace, folder=tmp_path, gm_kubeconfig=gm)
+        cutting = threading.Thread(target=cut, args=(proxy,))
+        cutting.start()
+        try:
+            with running(system, kubectl) as up:
+                yield up
+        finally:
+            stop.set()
+            cutting.join()
 
 
 @pytest.fixture
@@ -75,6 +110,16 @@ async def retained(url: str) -> dict[str, bytes]:
 
 
 def test_the_sample_is_applied_answered_counted_and_deleted(system: System, kubectl: Kubectl, manifest: str) -> None:
+    live_and_die(system, kubectl, manifest)
+    assert "Running" in kubectl("events", "--for=jis/digits")
+
+
+def test_a_bad_api_server_changes_nothing_of_it(troubled: System, kubectl: Kubectl, manifest: str) -> None:
+    live_and_die(troubled, kubectl, manifest)
+
+
+def live_and_die(system: System, kubectl: Kubectl, manifest: str) -> None:
+    """Apply the sample, see it answer and count, delete it, and see nothing left."""
     kubectl("apply", "-f", manifest)
     kubectl("wait", _READY, "jis/digits", "dataset/digits-edge-0", "--timeout=60s", timeout_s=90)
     until(lambda: count(kubectl, "seen") == PICTURES, "all pictures to be seen")
@@ -93,7 +138,6 @@ def test_the_sample_is_applied_answered_counted_and_deleted(system: System, kube
     assert (headings[0], name) == ("NAME", "digits")
     assert "Running" in columns
     assert str(PICTURES) in kubectl("get", "dataset")
-    assert "Running" in kubectl("events", "--for=jis/digits")
     pods = kubectl.json("pods")["items"]
     assert {pod["spec"]["nodeName"] for pod in pods} == {CLOUD, EDGE}
 

@@ -9,6 +9,7 @@ cache that never changes again.
 """
 
 import logging
+import math
 import random
 import threading
 import time
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 WATCH_S: Final = 240.0
 # A watch that ends sooner, and with nothing, was not served.
 SHORT_S: Final = 1.0
+# A watch that lasted longer was served well: its end is the first failure, not one more.
+STEADY_S: Final = 10.0
 FIRST_RETRY_S: Final = 0.2
 LAST_RETRY_S: Final = 30.0
 
@@ -56,7 +59,7 @@ class ListWatch:
     ) -> None:
         self._cluster, self._kind, self._on_list, self._on_event = cluster, kind, on_list, on_event
         self._stop, self._labels, self._fields, self._last_retry_s = stop, labels, fields, last_retry_s
-        self._failures, self._version = 0, ""
+        self._failures, self._version, self._began = 0, "", math.inf
 
     def run(self) -> None:
         """Follow the cluster until `stop` is set; the cluster's own errors are logged and tried again.
@@ -80,7 +83,8 @@ class ListWatch:
 
     def _failed(self, error: NereidError) -> float:
         """Note a failure; return how long to wait."""
-        self._failures += 1
+        self._failures = 1 if time.monotonic() - self._began > STEADY_S else self._failures + 1
+        self._began = math.inf
         asked_s = error.delay_s if isinstance(error, TemporaryError) else None
         if self._failures > 1 and asked_s is None:
             self._version = ""
@@ -100,7 +104,7 @@ class ListWatch:
 
     def _watch(self) -> None:
         """Watch until the server or its time ends it."""
-        began, seen = time.monotonic(), False
+        self._began, seen = time.monotonic(), False
         for event in self._cluster.watch(
             self._kind,
             resource_version=self._version,
@@ -112,6 +116,6 @@ class ListWatch:
             self._version, self._failures, seen = event.object["metadata"]["resourceVersion"], 0, True
             if event.type != "BOOKMARK":
                 self._on_event(event)
-        if not seen and not self._stop.is_set() and time.monotonic() - began < SHORT_S:
+        if not seen and not self._stop.is_set() and time.monotonic() - self._began < SHORT_S:
             raise Unavailable("the watch ended at once, with nothing")
         self._failures = 0
