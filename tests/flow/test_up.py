@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A system of one's own: up, apply, watch, cut, delete, down, as a user types it."""
 
+import contextlib
 import os
+import pty
 import shutil
 import signal
 import socket
@@ -64,6 +66,24 @@ def user(tmp_path: Path) -> Iterator[User]:
 
 def new_service(user: User) -> None:
     user.does("new", "mine", "--little", "little/little.tflite", "--big", "big/big.tflite", "--images", "pictures")
+
+
+def live_until_ctrl_c(user: User, *words: str) -> str:
+    """Run a command on a terminal, press Ctrl-C when it has shown something, and return all that it showed."""
+    ours, theirs = pty.openpty()
+    argv = [sys.executable, "-m", "nereid_cloud.cli", "--state", str(user.state), *words]
+    with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = os.read(ours, 65536)
+        while b"edge-0" not in shown:
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # a terminal whose last process is gone
+            while more := os.read(ours, 65536):
+                shown += more
+        assert process.wait() == 0
+    os.close(ours)
+    return shown.decode(errors="replace").rstrip()
 
 
 def test_two_models_become_a_service_whose_status_is_true(user: User) -> None:
@@ -132,6 +152,7 @@ def test_the_shipped_sample_runs_on_every_node(user: User) -> None:
     table = user.does("top", "--once")
     assert all(node in table for node in ("edge-0", "edge-1", "healed"))
     assert "status: Running" in table
+    assert live_until_ctrl_c(user, "top").endswith("\x1b[?25h"), "the cursor is shown again"
     assert "leading" in user.does("logs", "gm")
     assert "started" in user.does("logs", "lc/edge-1")
     assert user.does("logs", "broker/cloud", "--tail", "1").count("\n") == 1

@@ -49,3 +49,7 @@ def reported() -> Iterator[None]:
         yield
     except NereidError as error:
         sys.exit(told(error))
+    except OSError as error:
+        if error.filename is None:
+            raise  # no file that the user could mend: a bug, with its traceback
+        sys.exit(told(UserError(str(error.strerror), where=str(error.filename), mend="Look at the path and its disk")))

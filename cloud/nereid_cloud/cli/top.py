@@ -2,6 +2,7 @@
 """``nereid top``: the demo's live table for a service of the system that runs on this machine."""
 
 import contextlib
+import signal
 import time
 from typing import Annotated, Final
 
@@ -40,6 +41,8 @@ def top(
     if once or not console.is_terminal:
         Console(width=_PLAIN_WIDTH).print(table.of(lookout.view(ref.name), width=_PLAIN_WIDTH))
         return
+    # Not as for other commands: the table has hidden the cursor, and gives it back.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while True:
             live.update(table.of(lookout.view(ref.name), width=console.width), refresh=True)

@@ -45,6 +45,13 @@ def test_a_state_folder_without_a_cluster_is_named_with_its_mend(tmp_path: Path)
     assert f"{tmp_path}: there is no cluster in this state folder. Start one with `nereid up`" in done.stderr
 
 
+def test_a_folder_that_cannot_be_made_is_named_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    done = bare("up", "-d", "--state", str(tmp_path / "file" / "state"))
+    assert done.returncode == 2
+    assert done.stderr == f"error: {tmp_path}/file/state: Not a directory. Look at the path and its disk\n"
+
+
 def test_a_kubeconfig_that_there_is_not_is_named(tmp_path: Path) -> None:
     done = bare("--kubeconfig", str(tmp_path / "config"), "get", "jis")
     assert done.returncode == 2
