@@ -12,7 +12,7 @@ PATH := $(PATH):/usr/sbin
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
-.PHONY: demo test test-cluster check bench setup crds clean
+.PHONY: demo test test-cluster check bench images setup crds clean
 
 demo: setup
 	@$(BIN)/nereid demo $(DEMO) $(ARGS)
@@ -37,6 +37,10 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
+
+# make images | make images ARCH="amd64 arm64": OCI archives in dist/images, with docker, podman or buildah.
+images: setup
+	sh images/build.sh $(ARCH)
 
 crds: setup
 	$(BIN)/python -m nereid_cloud.crds

@@ -16,7 +16,7 @@ from tests.cluster.system import sample
 from tests.flow.patience import until
 from tests.k8s.conftest import K8S, rendered
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROOT = Path("/var/lib/nereid")
 PICTURES = 60
