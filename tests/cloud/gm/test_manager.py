@@ -148,9 +148,10 @@ async def test_what_a_node_says_of_a_dataset_is_its_readers_reason(
     gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
 ) -> None:
     ready_cluster.create(dataset("pictures", "edge-0"))
-    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+    async with gm("--metrics-interval", "1h"), Lc(broker.url, "edge-0", eyes) as lc:
         ready_cluster.create(service(dataset={"name": "pictures"}))
         await eyes.until(lambda: is_running(eyes))
+        await eyes.until(lambda: "Running" in eyes.reasons())
         await lc.say_status("failed", reason="DatasetNotFound", kind="Dataset")
         await eyes.until(
             lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready") == ("False", "DatasetNotFound")
