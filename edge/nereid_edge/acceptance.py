@@ -39,7 +39,7 @@ class Acceptance:
     def _publish(self) -> None:
         due, self._due = self._due, {}
         for (_, stream), service in due.items():
-            if self._edge is None or service.deleted_until is not None:
+            if self._edge is None:
                 continue
             body = Accepted(stream=stream, seq=service.committed.get(stream, 0)).encode()
             try:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import os
+import signal
 import sqlite3
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, closing
@@ -16,6 +17,7 @@ from tests.edge.rows import CLUSTER, SERVICE_ID, SERVICE_UID, WORKER, document, 
 
 from nereid_edge.desired_store import DesiredStore
 from nereid_edge.store import OutboxStore
+from nereid_edge.window import FIRST_COUNT
 from nereid_shared import topics
 from nereid_shared.link import Link, Message
 from nereid_shared.link_settings import LinkSettings
@@ -597,13 +599,35 @@ async def test_a_deleted_service_takes_sends_and_reports_nothing(
     assert (cloud.seen, worker.accepted) == ([], 3)
 
 
+async def test_what_is_acknowledged_after_a_deletion_sends_nothing_more(
+    lab: Lab, gm: GmPeer, cloud: CloudPeer, worker: EdgePeer
+) -> None:
+    cloud.answering = False
+    stored(lab, document(SERVICE))
+    async with lab.controller() as running:
+        await worker.until(lambda: worker.tasks)
+        await gm.until(lambda: gm.statuses)
+        lab.cloud.send(signal.SIGSTOP)
+        await worker.send(*range(1, 41))
+        await worker.until(lambda: worker.accepted == 40)
+        running._relay.configure({}, prune=True)
+        lab.cloud.send(signal.SIGCONT)
+        await cloud.until(lambda: len(cloud.seen) >= FIRST_COUNT)
+        empty = document({}, rev=2)
+        await gm.desire(empty)
+        await gm.applied(empty)
+    assert sorted(cloud.seen) == list(range(1, FIRST_COUNT + 1))
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_a_service_that_a_mistaken_document_deleted_comes_back_whole(
     lab: Lab, gm: GmPeer, cloud: CloudPeer, worker: EdgePeer, restarted: bool
 ) -> None:
     cloud.answering = False
-    stored(lab, document(SERVICE))
-    again = document(SERVICE, rev=3)
+    # The deletion is no failed try of what was in flight.
+    service = {SERVICE_UID: service_row(outbox={"maxAttempts": 1})}
+    stored(lab, document(service))
+    again = document(service, rev=3)
     async with AsyncExitStack() as first:
         await first.enter_async_context(lab.controller())
         await _delete_with_three_samples(lab, gm, worker)
@@ -613,11 +637,12 @@ async def test_a_service_that_a_mistaken_document_deleted_comes_back_whole(
         cloud.answering = True
         await gm.desire(again)
         await gm.applied(again)
-        await worker.until(lambda: len(worker.answers) == 3)
-        await worker.send_until_accepted(3)
-        await gm.until(lambda: gm.ledger(SERVICE_UID).answered == 3)
+        await worker.send(4)
+        await worker.until(lambda: len(worker.answers) == 4)
+        await worker.send_until_accepted(4)
+        await gm.until(lambda: gm.ledger(SERVICE_UID).answered == 4)
         assert answered_by_the_ledger(gm.ledger(SERVICE_UID))
-        assert (gm.ledger(SERVICE_UID).hard, gm.ledger(SERVICE_UID).dropped) == (3, {})
+        assert (gm.ledger(SERVICE_UID).hard, gm.ledger(SERVICE_UID).dropped) == (4, {})
     loaded = OutboxStore(lab.state / "outbox.db").load()
     assert (loaded.rows, loaded.deleted) == ([], {})
 

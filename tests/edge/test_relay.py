@@ -9,7 +9,8 @@ import pytest
 from tests.edge.peers import NODE
 from tests.edge.rows import SERVICE_ID, SERVICE_UID, WORKER, service_row
 
-from nereid_edge.relay import Relay
+from nereid_edge.relay import CLOCK_EVERY_S, Relay
+from nereid_edge.service import ServiceSettings
 from nereid_edge.store import OutboxStore
 from nereid_edge.tasks import Tasks
 from nereid_shared import samples, topics
@@ -96,3 +97,15 @@ async def test_all_accepted_by_an_earlier_disk_is_believed(relay: Relay, tasks: 
     tasks.on_info(info(1, "running", accepted=2, ledger=Ledger(seen=3, hard=3, dropped={"buffer-full": 1})))
     ledger = relay.ledger(SERVICE_ID)
     assert (ledger.hard, ledger.pending, ledger.dropped) == (3, 0, {"forgotten": 2, "buffer-full": 1})
+
+
+async def test_the_time_that_a_deleted_service_waits_is_kept_on_the_disk(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    async with OutboxStore(path) as store:
+        relay = Relay(node=NODE, store=store)
+        relay.configure({SERVICE_ID: ServiceSettings(worker=WORKER)}, prune=True)
+        relay.on_sample(sample(SAMPLE))
+        relay.configure({}, prune=True)
+        later = relay.clock() + CLOCK_EVERY_S
+        relay._save(later)
+    assert OutboxStore(path).load().clock == later
