@@ -352,6 +352,7 @@ class TaskStatus(Body, kw_only=True):
         phase: ``inference`` for services, ``dataset`` for datasets.
         status: ``running``, ``completed``, ``failed``, ``starting``, ``offline`` (the worker is gone).
         number_of_samples: datasets only.
+        update_time: when the dataset's files, or what is said of a service, its counts too, last changed.
     """
 
     phase: str
