@@ -59,6 +59,8 @@ _KEEP_ALIVE: Final = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
 _UNKNOWN_FIELD: Final = re.compile(r'unknown field "([^"]+)"')
+# Server-side apply looks at types before any schema does, in words of its own.
+_WRONG_TYPE: Final = re.compile(r"(\.[\w.\[\]=\"'-]+): expected ([a-z]+)[^,]*, got ")
 _NOT_DECLARED: Final = re.compile(r"(\.[\w.\[\]=\"'-]+): field not declared in schema")
 
 
@@ -231,7 +233,11 @@ def _causes(status: Mapping[str, Any], message: str) -> tuple[FieldCause, ...]:
         return causes or (FieldCause(field="", message=message),)
     undeclared = (field.removeprefix(".") for field in _NOT_DECLARED.findall(message))
     unknown = [*_UNKNOWN_FIELD.findall(message), *undeclared]
-    return tuple(FieldCause(field=field, message="unknown field") for field in dict.fromkeys(unknown))
+    mistyped = (
+        FieldCause(field=field.removeprefix("."), message=f"must be of type {kind}")
+        for field, kind in _WRONG_TYPE.findall(message)
+    )
+    return (*(FieldCause(field=field, message="unknown field") for field in dict.fromkeys(unknown)), *mistyped)
 
 
 def _what(status: Mapping[str, Any]) -> str:

@@ -214,4 +214,59 @@ CASES: tuple[Case, ...] = (
     _rule("CloudOnly", "threshold", refused=True),
     _rule("EdgeOnly", "threshold", refused=True),
     _rule("Own", "anything", "goes", refused=False),
+    *(
+        Case(name=name, kind=kind, values={f"spec.{path}": value}, refused=f"spec.{path}", by_schema=True)
+        for name, kind, path, value in (
+            ("no bytes of sha256", "Model", "sha256", ""),
+            ("half a sha256", "Model", "sha256", "a" * 32),
+            ("a modelUrl that is a number", "Model", "modelUrl", 7),
+            ("no dataUrl", "Dataset", "dataUrl", None),
+            ("no format of a dataset", "Dataset", "format", None),
+            ("a node name of 254", "Dataset", "nodeName", "a" * 254),
+            ("no edge worker", "JointInferenceService", "edgeWorker", None),
+            ("no cloud worker", "JointInferenceService", "cloudWorker", None),
+            ("no model", "JointInferenceService", f"{_EDGE}.model", None),
+            ("a model without a name", "JointInferenceService", f"{_EDGE}.model.name", None),
+            ("a model's name in upper case", "JointInferenceService", f"{_CLOUD}.model.name", "Big"),
+            ("a worker without a name", "JointInferenceService", f"{_EDGE}.name", None),
+            ("a worker's name with a dot", "JointInferenceService", f"{_EDGE}.name", "edge.0"),
+            ("a worker's name of 64", "JointInferenceService", f"{_CLOUD}.name", "a" * 64),
+            ("no node in the cloud", "JointInferenceService", f"{_CLOUD}.nodeName", None),
+            ("less than no replicas", "JointInferenceService", f"{_CLOUD}.replicas", -1),
+            ("too many replicas", "JointInferenceService", f"{_CLOUD}.replicas", 1001),
+            ("a batch too large", "JointInferenceService", f"{_CLOUD}.batching.maxSize", 257),
+            ("an outbox for no samples", "JointInferenceService", f"{_EDGE}.outbox.maxSamples", 0),
+            ("no attempt", "JointInferenceService", f"{_EDGE}.outbox.maxAttempts", 0),
+            ("a rate in words", "JointInferenceService", f"{_EDGE}.outbox.maxBytesPerSecond", "8 kB/s"),
+            ("no rule", "JointInferenceService", f"{_EDGE}.hardExampleAlgorithm", None),
+            ("a rule without a name", "JointInferenceService", f"{_ALGORITHM[5:]}.name", None),
+            ("a budget in percent", "JointInferenceService", f"{_ALGORITHM[5:]}.budget", "20%"),
+            ("a budget above all", "JointInferenceService", f"{_ALGORITHM[5:]}.budget", "1.5"),
+            ("nothing to run", "JointInferenceService", f"{_CLOUD}.workerSpec", None),
+            ("no script folder", "JointInferenceService", f"{_EDGE}.workerSpec.scriptDir", None),
+            ("no framework", "JointInferenceService", f"{_CLOUD}.workerSpec.frameworkType", None),
+            ("an empty image", "JointInferenceService", f"{_CLOUD}.workerSpec.image", ""),
+        )
+    ),
+    _service("an outbox for more than a year", {f"{_EDGE}.outbox.keepFor": "9000h"}, f"{_EDGE}.outbox.keepFor"),
+    _service(
+        "a script by an absolute path",
+        {f"{_EDGE}.workerSpec.scriptDir": "/code", f"{_EDGE}.workerSpec.scriptBootFile": "/code/main.py"},
+        f"{_EDGE}.workerSpec",
+    ),
+    _service(
+        "a ConfigMap without a name", {f"{_EDGE}.workerSpec.scriptDir": "configmap:"}, f"{_EDGE}.workerSpec.scriptDir"
+    ),
+    _service("scripts in a ConfigMap", {f"{_EDGE}.workerSpec.scriptDir": "configmap:scripts"}),
+)
+
+# Pydantic lets them pass, for manifests of later versions; an API server and a LocalCluster do not.
+UNKNOWN_FIELDS: tuple[Case, ...] = tuple(
+    Case(name=name, kind=kind, values={f"spec.{path}": value}, refused=f"spec.{path}")
+    for name, kind, path, value in (
+        ("an unknown field of a model", "Model", "modelURL", "/models/little.tflite"),
+        ("an unknown field of a dataset", "Dataset", "node", "edge-0"),
+        ("a misspelt deadline", "JointInferenceService", f"{_EDGE}.deadLine", "1s"),
+        ("an unknown field deep down", "JointInferenceService", f"{_CLOUD}.batching.size", 4),
+    )
 )
