@@ -137,6 +137,11 @@ class FaultProxy:
         with self._lock:
             self._refusals.append(_Refusal(when, code, reason, times, retry_after_s))
 
+    def refuse_nothing(self) -> None:
+        """Forward everything again."""
+        with self._lock:
+            self._refusals.clear()
+
     def cut_watches(self) -> int:
         """Reset the connections of all open watches; returns how many there were."""
         watches = self._open()

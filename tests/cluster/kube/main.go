@@ -30,7 +30,7 @@ import (
 func main() {
 	// The request belongs to a thread, which therefore has to stay.
 	runtime.LockOSThread()
-	check(unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0))
+	check(unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0))
 	if len(os.Args) < 2 {
 		usage()
 	}
