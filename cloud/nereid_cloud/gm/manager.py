@@ -261,7 +261,7 @@ class Leadership:
 
     def _dataset_changed(self, key: Key, _former: Object | None, _present: Object | None) -> None:
         self._datasets_queue.add(key)
-        if _said(_former) != _said(_present) or _readiness(_former) != _readiness(_present):
+        if _said(_former) != _said(_present):
             self._services_of(key.namespace)
 
     def _model_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
@@ -302,6 +302,9 @@ class Leadership:
                     queue.add(Key(obj["metadata"]["namespace"], obj["metadata"]["name"]))
 
     def _status_came(self, uid: str, urgent: bool) -> None:
+        dataset = self._datasets.key_of_uid(uid)
+        if dataset is not None and urgent:
+            self._services_of(dataset.namespace)  # what a node says of a dataset, its readers say too
         for informer, queue in ((self._services, self._services_queue), (self._datasets, self._datasets_queue)):
             key = informer.key_of_uid(uid)
             if key is not None and urgent:
@@ -357,12 +360,6 @@ def _said(obj: Object | None) -> object:
     if obj is None:
         return None
     return obj["metadata"].get("uid"), obj["metadata"].get("generation"), obj["metadata"].get("labels"), obj.get("spec")
-
-
-def _readiness(obj: Object | None) -> list[object]:
-    """Return what a Dataset's conditions say: services that read it say it too."""
-    conditions = ((obj or {}).get("status") or {}).get("conditions") or ()
-    return [(condition.get("status"), condition.get("reason")) for condition in conditions]
 
 
 def _node_facts(obj: Object | None) -> object:

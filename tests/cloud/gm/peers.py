@@ -125,6 +125,7 @@ class Lc:
         self.events: list[str] = []
         self.ledger = Ledger()
         self.obeys = True
+        self.dataset_fault = ""
         self.boot = secrets.token_hex(4)
         self._number = 0
         self._statuses = 0
@@ -159,24 +160,23 @@ class Lc:
     def names(self) -> set[str]:
         return {row.name for row in self.tasks.values()}
 
-    async def say_status(self, status: str = "running", *, reason: str = "", samples: int = 0, kind: str = "") -> None:
-        """Report every task, or those of one kind."""
+    async def say_status(self, status: str = "running", *, reason: str = "", samples: int = 0) -> None:
+        """Report every task."""
         for uid, row in self.tasks.items():
-            if kind not in ("", row.kind):
-                continue
             self._statuses += 1
             is_dataset = row.kind == "Dataset"
+            why = (self.dataset_fault if is_dataset else "") or reason
             body = TaskStatus(
                 phase="dataset" if is_dataset else "inference",
-                status=status,
+                status="failed" if is_dataset and self.dataset_fault else status,
                 boot=self.boot,
                 number=self._statuses,
                 uid=uid,
                 generation=row.generation,
                 worker=str(row.refs.get("worker", "")),
                 ledger=None if is_dataset else self.ledger,
-                number_of_samples=samples if is_dataset and not reason else None,
-                reason=reason,
+                number_of_samples=samples if is_dataset and not why else None,
+                reason=why,
             )
             plural = "datasets" if is_dataset else "jointinferenceservices"
             where = topics.STATUS.of(node=self.node, namespace=row.namespace, plural=plural, name=row.name)

@@ -152,11 +152,13 @@ async def test_what_a_node_says_of_a_dataset_is_its_readers_reason(
         ready_cluster.create(service(dataset={"name": "pictures"}))
         await eyes.until(lambda: is_running(eyes))
         await eyes.until(lambda: "Running" in eyes.reasons())
-        await lc.say_status("failed", reason="DatasetNotFound", kind="Dataset")
+        lc.dataset_fault = "DatasetNotFound"
+        await lc.say_status()
         await eyes.until(
             lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready") == ("False", "DatasetNotFound")
         )
         assert "Dataset pictures on node edge-0" in message_of(eyes)
+        lc.dataset_fault = ""
         await lc.say_status()
         await eyes.until(lambda: is_running(eyes))
 
