@@ -34,6 +34,7 @@ import() { # tar, name, architecture
     buildah)
         container=$(buildah from --quiet --arch "$3" scratch)
         buildah add --quiet "$container" "$1" / >/dev/null
+        buildah config --os linux --arch "$3" "$container"
         buildah commit --quiet --rm "$container" "$2" >/dev/null
         ;;
     esac

@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "demo": "nereid_cloud.cli.demo:demo",
         "new": "nereid_cloud.cli.new:new",
         "certs": "nereid_cloud.cli.certs:certs",
+        "uninstall": "nereid_cloud.cli.uninstall:uninstall",
         "up": "nereid_cloud.cli.up:up",
         "down": "nereid_cloud.cli.up:down",
         "link": "nereid_cloud.cli.up:link",
