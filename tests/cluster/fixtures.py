@@ -157,6 +157,7 @@ def _with_node(server: ApiServer) -> Iterator[RealCluster]:
         _prepare(tool, node.name, node.load)
         yield RealCluster(server=server, edge=node.name, node=node)
         # The kubelet itself takes its Pods down best: their networks, their volumes, their cgroups.
+        tool.run("delete", "deployments,statefulsets,daemonsets,jobs", "--all-namespaces", "--all", "--timeout=20s")
         tool.run("delete", "pods", "--all-namespaces", "--all", "--grace-period=1", "--timeout=20s")
     finally:
         node.stop()

@@ -146,11 +146,10 @@ def test_a_server_that_asks_for_patience_gets_it_and_no_new_list(
 
 def test_a_server_that_always_says_gone_is_not_besieged(follower: Follower, proxy: FaultProxy) -> None:
     proxy.refuse(410, "Expired", when=is_watch, times=1_000)
-    asked = len(proxy.requests)
+    began = time.monotonic()
     proxy.cut_watches()
     until(lambda: follower.lists >= 4, "some new lists")
-    pauses = [request for request in proxy.requests[asked:] if request.is_watch]
-    assert len(pauses) < 8
+    assert time.monotonic() - began > 1
 
 
 def test_a_slow_server_is_waited_for(through: KubernetesCluster, proxy: FaultProxy, make: Callable[[str], Ref]) -> None:
