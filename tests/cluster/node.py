@@ -91,8 +91,8 @@ class Node:
         self._start(
             "proxy", self._program, "proxy", f"--kubeconfig={self._server.kubeconfig}",
             f"--hostname-override={self.name}", "--proxy-mode=iptables", f"--cluster-cidr={_PODS}",
-            "--conntrack-max-per-core=0", f"--bind-address={ADDRESS}", f"--metrics-bind-address=127.0.0.1:{free_port()}",
-            f"--healthz-bind-address=127.0.0.1:{free_port()}",
+            "--conntrack-max-per-core=0", f"--bind-address={ADDRESS}",
+            f"--metrics-bind-address=127.0.0.1:{free_port()}", f"--healthz-bind-address=127.0.0.1:{free_port()}",
         )  # fmt: skip
 
     def start_containerd(self) -> None:
