@@ -6,6 +6,7 @@ reported of a stream is the largest that was heard of it, and sums are made of t
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,9 +35,20 @@ class WorkerSide:
         """Take in the counts that a sample carried."""
         self.easy, self.hard = max(self.easy, easy), max(self.hard, hard)
 
-    def reported(self, ledger: Ledger) -> bool:
-        """Take in a report; one older than the last changes nothing. Tells whether something did."""
+    @property
+    def numbered(self) -> int:
+        """How many samples the worker gave a number, as far as is known: the hard ones but for those it dropped."""
+        return self.hard - sum(self.ledger.dropped.values())
+
+    def reported(self, ledger: Ledger, *, accepted: int = 0) -> bool:
+        """Take in a report; tells whether something changed.
+
+        Nothing does where it is older than the last one, or where it says that samples were dropped which are among
+        the `accepted` of the stream: those were forgotten before the worker's word came, and count once.
+        """
         if ledger.seen < self.ledger.seen or ledger == self.ledger:
+            return False
+        if max(ledger.hard, self.hard) - sum(ledger.dropped.values()) < accepted:
             return False
         self.ledger = ledger
         self.took(ledger.easy, ledger.hard)
@@ -54,6 +66,15 @@ class WorkerSide:
         except (MessageInvalid, json.JSONDecodeError):
             ledger = Ledger()
         return cls(easy, hard, ledger)
+
+
+def ended(box: Outbox, sides: Mapping[str, WorkerSide]) -> dict[str, int]:
+    """Return the streams with samples that will never come, each with the last one's number, once another one begins.
+
+    The node has one page for the service's workers. A worker that begins a stream has lost the page before, and with it
+    what was never accepted of the stream that it named.
+    """
+    return {name: side.numbered for name, side in sides.items() if side.numbered > box.contiguous(name)}
 
 
 def joined(box: Outbox, counts: dict[str, int], sides: dict[str, WorkerSide]) -> Ledger:

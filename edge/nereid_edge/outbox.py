@@ -75,6 +75,11 @@ class Outbox:
         """Samples that were published and have no answer yet."""
         return len(self._flying)
 
+    def contiguous(self, stream: str) -> int:
+        """Return the number of the sample up to which all of a stream were accepted, 0 where none was."""
+        known = self.streams.get(stream)
+        return known.contiguous if known else 0
+
     def restore(self, row: Row) -> None:
         """Take a row from disk, the oldest first; the counters and streams are set by the caller."""
         self._insert(row, Stage.STORED)
@@ -106,7 +111,10 @@ class Outbox:
         return Accepted(row if row.key in self.rows else None, drops)
 
     def forget(self, stream_id: str, seq: int) -> int:
-        """Count samples up to `seq` as lost: another LC's disk had accepted them. Returns how many those were."""
+        """Count samples up to `seq` as lost, since they will not come; returns how many those were.
+
+        Another LC's disk had accepted them, or the worker has lost them.
+        """
         stream = self.streams.setdefault(stream_id, Stream())
         if seq <= stream.contiguous:
             return 0

@@ -131,13 +131,14 @@ class Relay:
             return
         # The worker speaks, so it has subscribed: now they can reach it.
         self._answers.hand_on_kept(service)
-        known = service.box.streams.get(stream)
-        if accepted > (known.contiguous if known else 0):
+        side = service.sides.get(stream) or self._begun(service, stream)
+        if accepted > service.box.contiguous(stream):
             self._lose(service, stream, accepted)
         elif accepted < service.committed.get(stream, 0):
             self._acceptance.tell(service, stream)
-        if service.sides.setdefault(stream, WorkerSide()).reported(counts):
-            service.dumps[stream] = service.sides[stream].dump()
+        known = service.box.streams.get(stream)
+        if side.reported(counts, accepted=known.accepted if known else 0):
+            service.dumps[stream] = side.dump()
             service.unsaved.add(stream)
 
     # The hot path.
@@ -173,7 +174,7 @@ class Relay:
             if row.key in service.box.rows:
                 statements.append(insert(service.id, row, message.payload))
         self._work.set()
-        side = service.sides.setdefault(sample.stream, WorkerSide())
+        side = service.sides.get(sample.stream) or self._begun(service, sample.stream)
         side.took(sample.counts.easy, sample.counts.hard)
         counts = [(service.id, "accepted", 1)]
         for drop in accepted.drops:
@@ -355,6 +356,13 @@ class Relay:
             self._lose(service, stream, gap)
         elif service.committed.get(stream, 0):
             self._acceptance.tell(service, stream)
+
+    def _begun(self, service: Service, stream: str) -> WorkerSide:
+        """Take up a stream that is heard of for the first time, and end those before it."""
+        for former, last in ledger.ended(service.box, service.sides).items():
+            self._lose(service, former, last)
+        side = service.sides[stream] = WorkerSide()
+        return side
 
     def _lose(self, service: Service, stream: str, seq: int) -> None:
         lost = service.box.forget(stream, seq)

@@ -46,10 +46,12 @@ def answer(one: Sample) -> Message:
     return Message(topic=topics.RESULTS.of(service=SERVICE_ID, node=NODE), payload=result.encode(), retain=False)
 
 
-def info(number: int, status: Literal["running", "completed"], *, accepted: int = 0, ledger: Ledger) -> Message:
+def info(
+    number: int, status: Literal["running", "completed"], *, accepted: int = 0, stream: str = "s", ledger: Ledger
+) -> Message:
     body = WorkerInfo(
         name=WORKER, namespace="default", owner_name="digits", owner_kind="jointinferenceservice", status=status,
-        service=SERVICE_ID, node=NODE, boot="b", number=number, stream="s", accepted=accepted, ledger=ledger,
+        service=SERVICE_ID, node=NODE, boot="b", number=number, stream=stream, accepted=accepted, ledger=ledger,
     )  # fmt: skip
     return Message(topic=topics.WORKER_INFO.of(worker=WORKER), payload=body.encode(), retain=True)
 
@@ -97,6 +99,22 @@ async def test_all_accepted_by_an_earlier_disk_is_believed(relay: Relay, tasks: 
     tasks.on_info(info(1, "running", accepted=2, ledger=Ledger(seen=3, hard=3, dropped={"buffer-full": 1})))
     ledger = relay.ledger(SERVICE_ID)
     assert (ledger.hard, ledger.pending, ledger.dropped) == (3, 0, {"forgotten": 2, "buffer-full": 1})
+
+
+async def test_what_a_lost_page_named_is_forgotten_once_its_worker_begins_anew(relay: Relay, tasks: Tasks) -> None:
+    relay.on_sample(sample(SAMPLE))
+    relay.on_sample(sample(replace(SAMPLE, seq=3, counts=Counts(seen=5, easy=1, hard=4, failed=0))))
+    assert relay.ledger(SERVICE_ID).pending == 4
+    relay.on_sample(sample(replace(SAMPLE, stream="t")))
+    ledger = relay.ledger(SERVICE_ID)
+    assert (ledger.hard, ledger.pending, ledger.dropped) == (5, 3, {"forgotten": 2})
+
+
+async def test_a_report_of_a_new_stream_ends_the_one_before_it(relay: Relay, tasks: Tasks) -> None:
+    tasks.on_info(info(1, "running", ledger=Ledger(seen=3, hard=3)))
+    tasks.on_info(info(2, "running", stream="t", ledger=Ledger(seen=1, hard=1)))
+    ledger = relay.ledger(SERVICE_ID)
+    assert (ledger.hard, ledger.pending, ledger.dropped) == (4, 1, {"forgotten": 3})
 
 
 async def test_the_time_that_a_deleted_service_waits_is_kept_on_the_disk(tmp_path: Path) -> None:
