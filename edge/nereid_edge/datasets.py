@@ -3,10 +3,11 @@
 
 One thread of its own looks at each file's time and size (`os.stat`) and reads a file only when those have changed, in
 bounded memory; a slow disk or a dead network share holds up nothing else. Read are ``csv`` (records after the header,
-which is always the first record, quoted newlines inside a record) and ``txt`` (lines that are not blank). A folder is
-the sum of its files of that suffix.
+which is always the first one that is not blank, quoted newlines inside a record) and ``txt`` (lines that are not
+blank). A folder is the sum of its files of that suffix. The worker serves what is counted here.
 """
 
+import codecs
 import csv
 import logging
 import os
@@ -26,6 +27,7 @@ LOOK_EVERY_S: Final = 2.0
 MAX_LINE: Final = 1024 * 1024
 FORMATS: Final = ("csv", "txt")
 _CHUNK: Final = 256 * 1024
+_BOM: Final = codecs.BOM_UTF8
 # A file that never stops growing is read for at most a tenth of the time.
 _REST: Final = 9.0
 
@@ -168,9 +170,14 @@ def count_samples(path: Path, format_: str) -> int:
         OSError: it cannot be read.
     """
     if format_ == "csv":
+        # Each byte is a character: no file is wrong as text, and none takes time to decode.
         with path.open(encoding="latin-1", newline="") as text:
+            if text.read(len(_BOM)) != _BOM.decode("latin-1"):
+                text.seek(0)
             return _csv_records(text, path)
     with path.open("rb") as binary:
+        if binary.read(len(_BOM)) != _BOM:
+            binary.seek(0)
         return _text_lines(binary)
 
 

@@ -38,6 +38,8 @@ def written(path: Path, text: str) -> Path:
         ("image,label\r\na.png,1\r\nb.png,2", 2),
         ('image,note\na.png,"two\nlines"\nb.png,"a ""quoted""\n\nword"\n', 2),
         ("image,label\n\na.png,1\n\n\n", 1),
+        ("\n\nimage,label\na.png,1\n", 1),
+        ("\ufeff\nimage,label\na.png\n", 1),
         ('image,note\na.png,5" wide\nb.png,plain\n', 2),
     ],
 )
@@ -132,19 +134,22 @@ def test_a_file_that_did_not_change_is_not_read_again(watch: Watch, tmp_path: Pa
         written(other, "1\n" * (lines + 1))
 
 
-NAME = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=8)
-LINES = st.lists(NAME | st.sampled_from(["", "  ", "\t"]), max_size=6)
+LINES = st.lists(
+    st.text(st.sampled_from('ab,"; \t\r\n\0\x0b\x1c\x85\xa0\u2028'))
+    | st.sampled_from(["", "  ", "\t", "path", "x,path"]),
+    max_size=6,
+)
+HEADERS = {"csv": ["path,label", "label,path", "image", "", "\n\nlabel,path", '"a\nb",path'], "txt": ["", "\n", "x"]}
 
 
-@given(lines=st.lists(LINES, min_size=1, max_size=3), format_=st.sampled_from(["csv", "txt"]), is_folder=st.booleans())
+@given(data=st.data(), format_=st.sampled_from(["csv", "txt"]), is_folder=st.booleans())
 def test_the_count_is_the_number_of_samples_that_the_worker_reads(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[list[str]], format_: str, is_folder: bool
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, format_: str, is_folder: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("dataset")
-    for index, own in enumerate(lines if is_folder else lines[:1]):
-        header = ["path,label"] if format_ == "csv" else []
-        rows = [f"{line},7" if format_ == "csv" and line.strip() else line.strip() for line in own]
-        written(folder / f"{index}.{format_}", "\n".join([*header, *rows, ""]))
+    for index in range(data.draw(st.integers(1, 3)) if is_folder else 1):
+        mark, header = data.draw(st.sampled_from(["", "\ufeff"])), data.draw(st.sampled_from(HEADERS[format_]))
+        written(folder / f"{index}.{format_}", mark + "\n".join([header, *data.draw(LINES), ""]))
     written(folder / "notes.md", "a.png\n")
     (folder / f"inner.{format_}").mkdir()
     written(folder / f"inner.{format_}" / f"deep.{format_}", "path,label\na.png,1\n")

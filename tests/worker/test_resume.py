@@ -56,6 +56,14 @@ def test_rows_put_in_before_the_cursor_repeat_none_and_lose_none_behind_it(
     assert "images were put in or taken out" in caplog.text
 
 
+def test_a_row_without_a_name_is_found_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "i.csv").write_text("label,path\n7,a.png\n8\n9,b.png\n")
+    reading = Reading(tmp_path / "i.csv", "csv")
+    assert reading.read(2) == ["a.png", "1"]
+    assert reading.read() == ["b.png"]
+    assert not caplog.records
+
+
 def test_rows_taken_out_before_the_cursor_lose_none_behind_it(tmp_path: Path) -> None:
     write_rows(tmp_path / "i.txt", ["a", "b", "c", "d"])
     reading = Reading(tmp_path / "i.txt", "txt")

@@ -20,7 +20,20 @@ def test_a_csv_names_images_in_its_path_column(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(picture(0))
     (tmp_path / "i.csv").write_text('label,path\n7,a.png\n8,"b, c.png"\n9\n')
     frames = list(Files(str(tmp_path / "i.csv"), "csv").frames(0))
-    assert [(one.index, one.key, one.data) for one in frames] == [(0, "a.png", picture(0)), (1, "b, c.png", None)]
+    assert [(one.index, one.key, one.data) for one in frames] == [
+        (0, "a.png", picture(0)), (1, "b, c.png", None), (2, "2", None),
+    ]  # fmt: skip
+
+
+def test_lines_before_the_header_that_are_blank_are_no_header(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("\n\r\nlabel,path\n7,a.png\n")
+    assert keys(Files(str(tmp_path / "i.csv"), "csv")) == ["a.png"]
+
+
+def test_a_name_that_no_file_can_have_is_a_sample_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "i.csv").write_text("path\na\0.png\n")
+    (one,) = Files(str(tmp_path / "i.csv"), "csv").frames(0)
+    assert one.data is None
 
 
 def test_a_txt_has_one_path_a_line(tmp_path: Path) -> None:

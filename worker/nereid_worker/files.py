@@ -6,6 +6,7 @@ the mark of the image read last tells where rows were put in or taken out before
 `FolderNames` keeps the one in which its images were first seen.
 """
 
+import codecs
 import csv
 import hashlib
 import logging
@@ -33,9 +34,10 @@ class Files:
     """Images named by an index (`csv`, `txt`) or found in a folder.
 
     A ``csv`` has a header; the column ``path`` names the image (else the first column). A ``txt`` has one path per
-    line, and what follows it after white space is not read. Paths are relative to the index file's folder and cannot
-    leave it. Where the URL of a ``csv`` or ``txt`` is a folder, its files of that suffix are read one after the other,
-    by name. Rows are to be added behind all others: those put before the cursor are not read, which the log says.
+    line, and what follows it after white space is not read. Blank lines are nothing; a row without a name is a sample
+    that fails. Paths are relative to the index file's folder and cannot leave it. Where the URL of a ``csv`` or ``txt``
+    is a folder, its files of that suffix are read one after the other, by name. Rows are to be added behind all others:
+    those put before the cursor are not read, which the log says.
 
     The images of a ``folder`` (and of the folders in it) are taken by name, those that come later after all others.
 
@@ -81,7 +83,7 @@ class Files:
             return cursor
         nearest = None
         for index, name in self._numbered():
-            if mark_of(name) != mark:
+            if mark_of(name or str(index)) != mark:
                 continue
             if index == cursor - 1:
                 if self._format == "folder":
@@ -169,15 +171,18 @@ class Files:
 
 
 def _rows(index: Path, format_: str) -> Iterator[str]:
+    """Yield an index's names, one for each sample that the LocalController counts; "" for a row that has none."""
     if format_ == "csv":
         with index.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
+            rows = (row for row in csv.reader(file) if row)
             header = next(rows, [])
             column = header.index("path") if "path" in header else 0
-            yield from (row[column] for row in rows if len(row) > column)
+            yield from (row[column] if len(row) > column else "" for row in rows)
     else:
-        with index.open(encoding="utf-8-sig") as file:
-            yield from (line.split()[0] for line in file if line.strip())
+        with index.open("rb") as file:
+            lines = (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line for number, line in enumerate(file))
+            # Words of bytes: what is white space only in some script's sense is part of a name, to the LC too.
+            yield from (words[0].decode() for line in lines if (words := line.split()))
 
 
 def _read(path: Path, inside: str) -> bytes | None:
@@ -185,5 +190,5 @@ def _read(path: Path, inside: str) -> bytes | None:
         if not os.path.realpath(path).startswith(inside) or path.stat().st_size > MAX_FILE_BYTES:
             return None
         return path.read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # a name with a NUL is a ValueError
         return None
