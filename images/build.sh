@@ -34,7 +34,9 @@ import() { # tar, name, architecture
     buildah)
         container=$(buildah from --quiet --arch "$3" scratch)
         buildah add --quiet "$container" "$1" / >/dev/null
-        buildah config --os linux --arch "$3" "$container"
+        variant=
+        [ "$3" != arm64 ] || variant=v8 # without it no arm64 image is found
+        buildah config --os linux --arch "$3" --variant "$variant" "$container"
         buildah commit --quiet --rm "$container" "$2" >/dev/null
         ;;
     esac

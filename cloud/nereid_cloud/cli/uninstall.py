@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``nereid uninstall``: everything of Nereid away from a cluster, in the order in which each part clears up.
 
-A service's finalizer is the GlobalManager's, which lets the nodes clear their tasks and workers first. A definition that
-goes before its objects would wait for them, and they for a GlobalManager that is gone.
+A service's finalizer is the GlobalManager's, which lets the nodes clear their tasks and workers first. A definition
+that goes before its objects would wait for them, and they for a GlobalManager that is gone.
 """
 
 import sys
