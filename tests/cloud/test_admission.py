@@ -11,6 +11,7 @@ from tests.cloud.cli.conftest import TIMEOUT_S, command
 from tests.cluster.control_plane import ApiServer
 from tests.shared.resources.cases import CASES, DATASET, UNKNOWN_FIELDS, Case, changed
 
+from nereid_cloud.cluster.kinds import ref_of
 from nereid_cloud.cluster.kubernetes import KubernetesCluster
 from nereid_cloud.cluster.local import DATABASE, LocalCluster
 from nereid_cloud.cluster.port import Cluster
@@ -42,9 +43,10 @@ def test_each_manifest_is_admitted_or_refused_by_its_field(cluster: Cluster, cas
 
 def test_a_dataset_stays_on_its_node(cluster: Cluster) -> None:
     named = changed(DATASET, {"metadata.name": "immutable"})
-    cluster.apply(named, manager="test")
+    ref = ref_of(cluster.apply(named, manager="test"))
     with pytest.raises(Invalid) as refusal:
         cluster.apply(changed(named, {"spec.nodeName": "edge-1"}), manager="test")
+    cluster.delete(ref)
     assert [cause.field for cause in refusal.value.causes] == ["spec.nodeName"]
 
 
