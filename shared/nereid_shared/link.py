@@ -88,7 +88,6 @@ class Link:
         subscriptions: handlers by filter; ``$share/{group}/…`` is one too.
         will: the will, or what makes it from the connection's number.
         on_connect: awaited on each connection; when it raises, the connection is given up and tried again.
-        will_on_leave: ask the broker to publish the will at an orderly leave too.
 
     Attributes:
         connections: number of the current connection, 1 for the first: how many CONNECTs a broker may have seen.
@@ -106,7 +105,6 @@ class Link:
         subscriptions: Mapping[str, Handler] | None = None,
         will: Will | Callable[[int], Will] | None = None,
         on_connect: OnConnect | None = None,
-        will_on_leave: bool = False,
     ) -> None:
         self.settings = settings
         self.connections = 0
@@ -117,7 +115,6 @@ class Link:
         self.last_error = ""
         self._will = will
         self._on_connect = on_connect
-        self._will_on_leave = will_on_leave
         self._subscriptions = {filter_: _Subscription(filter_, h) for filter_, h in (subscriptions or {}).items()}
         self._routes: dict[str, _Subscription | None] = {}
         self._session: Session | None = None
@@ -127,12 +124,8 @@ class Link:
         self._is_down = asyncio.Event()
         self._is_down.set()
         self._left = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._soon: deque[tuple[str, bytes, bool, OnAck | None]] = deque()
-        self._soon_scheduled = False
 
     async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
         self._supervisor = asyncio.create_task(self._supervise(), name=f"link {self.settings.client_id}")
         return self
 
@@ -147,8 +140,6 @@ class Link:
         for subscription in self._subscriptions.values():
             while subscription.unfinished:
                 _discard(subscription.unfinished.popleft())
-        self._loop = None
-        self._fail_soon()
         self._is_up.set()
         self._is_down.set()
 
@@ -156,11 +147,6 @@ class Link:
     def connected(self) -> bool:
         """Whether the subscriptions stand and `on_connect` is done."""
         return self._session is not None and self._session.up and self._is_up.is_set()
-
-    @property
-    def backlog(self) -> int:
-        """Publishes that the broker has not acknowledged yet."""
-        return self._session.backlog if self._session is not None else 0
 
     async def wait_connected(self, *, after: int = 0) -> int:
         """Return the connection's number once it is usable and higher than `after`.
@@ -180,7 +166,7 @@ class Link:
         """Return when there is no usable connection."""
         await self._is_down.wait()
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = False, expiry_s: int | None = None) -> int:
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
         """Publish with QoS 1 and return the PUBACK's reason code: 0, or 0x10 when nobody subscribes.
 
         Waits while the queue behind the window is full.
@@ -199,7 +185,7 @@ class Link:
         while True:
             session = self._current()
             try:
-                session.publish(topic, payload, retain=retain, expiry_s=expiry_s, on_ack=on_ack)
+                session.publish(topic, payload, retain=retain, on_ack=on_ack)
                 break
             except LinkBusy:
                 await session.room()
@@ -216,35 +202,7 @@ class Link:
         Raises:
             LinkDown, LinkBusy, MessageTooLarge: at once; `on_ack` is then not called.
         """
-        self._current().publish(topic, payload, retain=retain, expiry_s=None, on_ack=on_ack)
-
-    def publish_soon(self, topic: str, payload: bytes, *, retain: bool = False, on_ack: OnAck | None = None) -> None:
-        """`publish_nowait` for other threads; `on_ack` runs on the loop's thread.
-
-        What fails only on the loop (`LinkDown`, `LinkBusy`) is told by ``on_ack(None)``.
-
-        Raises:
-            LinkDown, LinkBusy, MessageTooLarge: at once where it is known; `on_ack` is then not called.
-        """
-        session, loop = self._current(), self._loop
-        session.check_size(topic, payload)
-        if loop is None:
-            raise LinkDown("the link was left")
-        if len(self._soon) >= self.settings.max_queued:
-            raise LinkBusy(f"{topic}: {len(self._soon)} publishes wait for the loop")
-        self._soon.append((topic, payload, retain, on_ack))
-        # The loop clears the flag before it empties the queue: an append that sees it set will be emptied.
-        if not self._soon_scheduled:
-            self._soon_scheduled = True
-            loop.call_soon_threadsafe(self._publish_those_soon)
-
-    async def room(self) -> None:
-        """Return when `publish_nowait` would not raise `LinkBusy`.
-
-        Raises:
-            LinkDown: there is no connection.
-        """
-        await self._current().room()
+        self._current().publish(topic, payload, retain=retain, on_ack=on_ack)
 
     async def subscribe(self, filter_: str, handler: Handler) -> None:
         """Add a subscription, or give an existing one another handler; it is made again on each connection.
@@ -329,7 +287,7 @@ class Link:
                 _log.info("connected", extra={"client_id": self.settings.client_id, "connection": number})
             self._tell(await asyncio.shield(session.ended))
         except asyncio.CancelledError:
-            await session.leave(with_will=self._will_on_leave)
+            await session.leave()
             raise
         finally:
             session.abort("given up")
@@ -418,23 +376,6 @@ class Link:
         found = next((one for one in candidates if topic_matches_sub(one.pattern, topic)), None)
         self._routes[topic] = found
         return found
-
-    def _publish_those_soon(self) -> None:
-        self._soon_scheduled = False
-        while self._soon:
-            topic, payload, retain, on_ack = self._soon.popleft()
-            try:
-                self.publish_nowait(topic, payload, retain=retain, on_ack=on_ack)
-            except (NereidError, ValueError) as error:
-                _log.debug("publish_soon failed", extra={"topic": topic, "problem": str(error)})
-                if on_ack is not None:
-                    on_ack(None)
-
-    def _fail_soon(self) -> None:
-        while self._soon:
-            on_ack = self._soon.popleft()[3]
-            if on_ack is not None:
-                on_ack(None)
 
 
 async def _unless_ended(work: Awaitable[None], session: Session) -> None:

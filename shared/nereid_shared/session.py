@@ -36,11 +36,9 @@ OnAck = Callable[[int | None], None]
 
 # 0x80 and above are failures in every MQTT 5 packet.
 FAILURE: Final = 0x80
-_WITH_WILL: Final = 0x04
 
-# Fixed header 5, topic length 2, packet id 2, properties 1; the only property that we send takes 5 more.
+# Fixed header 5, topic length 2, packet id 2, properties 1: we send none.
 _PUBLISH_OVERHEAD_BYTES: Final = 10
-_EXPIRY_BYTES: Final = 5
 # One busy connection must not starve the loop's other sockets.
 _READS_PER_TURN: Final = 32
 _GOODBYE_TIMEOUT_S: Final = 1.0
@@ -64,7 +62,6 @@ class _Queued:
     topic: str
     payload: bytes
     retain: bool
-    expiry_s: int | None
     on_ack: OnAck | None
 
 
@@ -92,14 +89,14 @@ class _Client(Client):
         """Return the next packet id; SUBSCRIBE takes its own from the same row."""
         return self._mid_generate()
 
-    def send_plain(self, mid: int, topic: bytes, payload: bytes, retain: bool, properties: Properties | None) -> bool:
+    def send_plain(self, mid: int, topic: bytes, payload: bytes, retain: bool) -> bool:
         """Write a PUBLISH of QoS 1; False where the connection is gone.
 
         Raises:
             ValueError: the topic is none that one can publish to.
         """
         self._raise_for_invalid_topic(topic)
-        code = self._send_publish(mid, topic, payload, topics.QOS, retain, properties=properties)
+        code = self._send_publish(mid, topic, payload, topics.QOS, retain)
         return code == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def send_acks(self, acks: bytes) -> None:
@@ -202,11 +199,6 @@ class Session:
         """Whether the broker has accepted the connection and it has not ended."""
         return self._up
 
-    @property
-    def backlog(self) -> int:
-        """Publishes without a PUBACK: those in flight and those queued behind the window."""
-        return len(self._inflight) + len(self._queued)
-
     async def open(self) -> None:
         """Connect, and return when the broker has accepted.
 
@@ -264,33 +256,26 @@ class Session:
         code, mid = self._client.unsubscribe(filter_)
         await self._answer(code, mid, "UNSUBSCRIBE")
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None, on_ack: OnAck | None) -> None:
+    def publish(self, topic: str, payload: bytes, *, retain: bool, on_ack: OnAck | None) -> None:
         """Send, or queue behind the window; `on_ack` gets the PUBACK's reason code, or None when the connection ends.
 
         Raises:
             LinkDown, LinkBusy, MessageTooLarge: nothing was sent and `on_ack` will not be called.
         """
         self._require_up()
-        self.check_size(topic, payload, expiry_s=expiry_s)
+        self._check_size(topic, payload)
         if len(self._inflight) < self._window and not self._queued:
-            self._send(topic, payload, retain, expiry_s, on_ack)
+            self._send(topic, payload, retain, on_ack)
             return
         if not self._room.is_set():
             raise LinkBusy(f"{topic}: {len(self._queued)} publishes wait for the broker")
-        self._queued.append(_Queued(topic, payload, retain, expiry_s, on_ack))
+        self._queued.append(_Queued(topic, payload, retain, on_ack))
         self._queued_bytes += len(payload)
         self._note_room()
 
     async def room(self) -> None:
         """Return when `publish` would not raise `LinkBusy`, or the connection has ended."""
         await self._room.wait()
-
-    def check_size(self, topic: str, payload: bytes, *, expiry_s: int | None = None) -> None:
-        """Raise `MessageTooLarge` where the packet would exceed the broker's bound or our own."""
-        name_bytes = len(topic) if topic.isascii() else len(topic.encode())
-        overhead = _PUBLISH_OVERHEAD_BYTES + name_bytes + (0 if expiry_s is None else _EXPIRY_BYTES)
-        if len(payload) + overhead > self._limit_bytes:
-            raise MessageTooLarge(topic, size_bytes=len(payload), limit_bytes=self._limit_bytes - overhead)
 
     def ack(self, mid: int) -> None:
         """Acknowledge a message of this connection; without effect after its end."""
@@ -306,12 +291,8 @@ class Session:
             self._flush_later()
         self._acks.clear()
 
-    async def leave(self, *, with_will: bool = False) -> None:
-        """Send DISCONNECT and return when the broker has closed the connection: the will is then discarded.
-
-        Args:
-            with_will: ask the broker to publish the will all the same (MQTT 5, reason 0x04).
-        """
+    async def leave(self) -> None:
+        """Send DISCONNECT and return when the broker has closed the connection: the will is then discarded."""
         if not self._up or self._socket is None:
             self.abort("left")
             return
@@ -319,8 +300,7 @@ class Session:
         # and the broker could then miss the DISCONNECT and publish the will.
         with socket.socket(fileno=os.dup(self._socket.fileno())) as duplicate:
             duplicate.setblocking(False)
-            code = _WITH_WILL if with_will else 0
-            self._client.disconnect(reasoncode=ReasonCode(PacketTypes.DISCONNECT, identifier=code))
+            self._client.disconnect()
             self._flush_later()
             try:
                 async with asyncio.timeout(_GOODBYE_TIMEOUT_S):
@@ -489,7 +469,7 @@ class Session:
             queued = self._queued.popleft()
             self._queued_bytes -= len(queued.payload)
             try:
-                self._send(queued.topic, queued.payload, queued.retain, queued.expiry_s, queued.on_ack)
+                self._send(queued.topic, queued.payload, queued.retain, queued.on_ack)
             except LinkDown:
                 self._queued.appendleft(queued)
                 break
@@ -515,13 +495,16 @@ class Session:
         finally:
             self._answers.pop(mid, None)
 
-    def _send(self, topic: str, payload: bytes, retain: bool, expiry_s: int | None, on_ack: OnAck | None) -> None:
-        properties = None
-        if expiry_s is not None:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.MessageExpiryInterval = expiry_s
+    def _check_size(self, topic: str, payload: bytes) -> None:
+        """Raise `MessageTooLarge` where the packet would exceed the broker's bound or our own."""
+        name_bytes = len(topic) if topic.isascii() else len(topic.encode())
+        overhead = _PUBLISH_OVERHEAD_BYTES + name_bytes
+        if len(payload) + overhead > self._limit_bytes:
+            raise MessageTooLarge(topic, size_bytes=len(payload), limit_bytes=self._limit_bytes - overhead)
+
+    def _send(self, topic: str, payload: bytes, retain: bool, on_ack: OnAck | None) -> None:
         mid = self._next_mid()
-        if not self._client.send_plain(mid, topic.encode(), payload, retain, properties):
+        if not self._client.send_plain(mid, topic.encode(), payload, retain):
             raise LinkDown(f"{topic}: the connection ended")
         self._inflight[mid] = on_ack
         self._flush_later()
