@@ -26,11 +26,14 @@ def model_folder(model: Object) -> PurePosixPath | None:
 
 
 def dataset_path(dataset: Object) -> PurePosixPath | None:
-    """Return what the worker reads: a csv or txt file lists files beside it, so then it is the file's folder."""
+    """Return what the worker reads: an index lists files beside it, so then it is the index file's folder.
+
+    Nobody here can look at the node: an index is what ends as the dataset's format is called, not ``/data/v1.2``.
+    """
     path = local_path(dataset["spec"]["dataUrl"])
     if path is None:
         return None
-    return path.parent if path.suffix else path
+    return path.parent if path.suffix.lower() == f".{dataset['spec']['format']}" else path
 
 
 def script_folder(spec: WorkerSpec) -> PurePosixPath | None:

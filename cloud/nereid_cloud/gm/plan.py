@@ -7,7 +7,7 @@ Level-triggered: the plan is made anew from what is there, so a problem heals wh
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.conditions import Problem
@@ -27,6 +27,10 @@ from nereid_shared.resources import (
 REFUSED_NAMESPACE: Final = topics.ROOT
 # Linux takes at most 128 KiB in one variable of the environment, where a cloud worker has its whole task.
 MAX_TASK_BYTES: Final = 120 * 1024
+
+V = TypeVar("V")
+# What was resolved, and what stood in the way of the rest.
+Found = tuple[V, tuple[Problem, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,38 +89,37 @@ class Parts:
 
 def plan(service: JointInferenceService, raw: Object, world: World) -> Plan:
     """Resolve what a service names."""
-    problems = [
-        Problem(reason="SpecInvalid", message=f"{c.field}: {c.message}") for c in broken_rules(raw["kind"], raw)
-    ]
-    if service.metadata.namespace == REFUSED_NAMESPACE:
-        problems.append(
-            Problem(reason="NamespaceRefused", message=f"namespace {REFUSED_NAMESPACE} is Nereid's topics'")
-        )
-    problems += _rule(service)
-    problems += _forbidden(service, world.policy)
-    little = _model(service.spec.edge_worker.model.name, world, problems)
-    big = _model(service.spec.cloud_worker.model.name, world, problems)
-    cloud_name = service.spec.cloud_worker.node_name
-    cloud_node = world.nodes.get(cloud_name)
-    if cloud_node is None:
-        problems.append(_missing("Node", cloud_name, "NodeNotFound"))
-    problems += _folders(service, (little, big), world.policy)
-    stops = bool(problems)
-    nodes = tuple(_node_names(service, world, problems))
-    edges = _edges(service, nodes, world, problems)
-    if crowd := _crowd(service, nodes):
-        problems.append(crowd)
-        stops = True
+    little, no_little = _object("Model", service.spec.edge_worker.model.name, world.models)
+    big, no_big = _object("Model", service.spec.cloud_worker.model.name, world.models)
+    cloud, no_cloud = _object("Node", service.spec.cloud_worker.node_name, world.nodes)
+    nodes, not_nodes = _nodes(service, world)
+    edges, not_on_edges = _edges(service, nodes, world)
+    fatal = (
+        *_broken(service, raw),
+        *_rule(service),
+        *_forbidden(service, world.policy),
+        *dict.fromkeys((*no_little, *no_big)),
+        *no_cloud,
+        *_folders(service, (little, big), world.policy),
+        *_crowd(service, nodes),
+    )
     parts = None
-    if not stops and little is not None and big is not None and cloud_node is not None:
-        parts = Parts(edges=edges, little=little, big=big, cloud_hostname=_hostname(cloud_node))
-    return Plan(nodes=nodes, parts=parts, problems=tuple(problems))
+    if not fatal and little is not None and big is not None and cloud is not None:
+        parts = Parts(edges=edges, little=little, big=big, cloud_hostname=_hostname(cloud))
+    return Plan(nodes=nodes, parts=parts, problems=(*fatal, *not_nodes, *not_on_edges))
 
 
 def is_ready(node: Object | None) -> bool:
     """Whether a Node is there and Ready by its own condition."""
     conditions = ((node or {}).get("status") or {}).get("conditions") or []
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def _broken(service: JointInferenceService, raw: Object) -> Iterable[Problem]:
+    for cause in broken_rules(raw["kind"], raw):
+        yield Problem(reason="SpecInvalid", message=f"{cause.field}: {cause.message}")
+    if service.metadata.namespace == REFUSED_NAMESPACE:
+        yield Problem(reason="NamespaceRefused", message=f"namespace {REFUSED_NAMESPACE} is Nereid's topics'")
 
 
 def _rule(service: JointInferenceService) -> Iterable[Problem]:
@@ -158,69 +161,62 @@ def _path(field_: str, path: PurePosixPath | None, policy: Policy) -> Iterable[P
         yield Problem(reason="PathNotAllowed", message=message)
 
 
-def _model(name: str, world: World, problems: list[Problem]) -> Object | None:
-    model = world.models.get(name)
-    missing = _missing("Model", name, "ModelNotFound")
-    if model is None and missing not in problems:
-        problems.append(missing)
-    return model
+def _object(kind: str, name: str, objects: Mapping[str, Object]) -> Found[Object | None]:
+    found = objects.get(name)
+    return found, () if found is not None else (_missing(kind, name),)
 
 
-def _edges(
-    service: JointInferenceService, nodes: Iterable[str], world: World, problems: list[Problem]
-) -> tuple[EdgePlan, ...]:
-    edges, wanted = [], service.spec.edge_worker.dataset
-    labelled = _labelled(wanted, world)
-    for name in nodes:
-        datasets: Mapping[str, Object] = {}
-        if wanted is not None:
-            found = _datasets(wanted, name, world, labelled)
-            if isinstance(found, Problem):
-                problems.append(found)
-                continue
-            if forbidden := [
-                problem
-                for dataset, obj in found.items()
-                for problem in _path(f"Dataset {dataset}: dataUrl", dataset_path(obj), world.policy)
-            ]:
-                problems += forbidden
-                continue
-            datasets = found
-        annotations = world.nodes[name]["metadata"].get("annotations") or {}
-        broker = annotations.get(EDGE_BROKER_ANNOTATION) or world.policy.edge_broker
-        edges.append(EdgePlan(node=name, broker=broker, datasets=datasets))
-    return tuple(edges)
-
-
-def _node_names(service: JointInferenceService, world: World, problems: list[Problem]) -> Iterable[str]:
+def _nodes(service: JointInferenceService, world: World) -> Found[tuple[str, ...]]:
+    """Find the nodes that the service is meant for."""
     worker = service.spec.edge_worker
     if worker.node_name is not None:
-        names = [worker.node_name]
         if worker.node_name not in world.nodes:
-            problems.append(_missing("Node", worker.node_name, "NodeNotFound"))
-            return
+            return (), (_missing("Node", worker.node_name),)
+        names = [worker.node_name]
     else:
         wanted = (worker.node_selector or {}).items()
         names = sorted(
             name for name, node in world.nodes.items() if wanted <= (node["metadata"].get("labels") or {}).items()
         )
         if not names:
-            text = ",".join(f"{key}={value}" for key, value in sorted(wanted))
-            problems.append(Problem(reason="NodeNotFound", message=f"no Node has the labels {text}"))
+            return (), (Problem(reason="NodeNotFound", message=f"no Node has the labels {_text_of(wanted)}"),)
+    nodes, problems = [], []
     for name in names:
         try:
-            yield topics.node_name(name)
+            nodes.append(topics.node_name(name))
         except ValueError as error:
             problems.append(Problem(reason="NodeNameInvalid", message=str(error)))
+    return tuple(nodes), tuple(problems)
 
 
-def _crowd(service: JointInferenceService, nodes: tuple[str, ...]) -> Problem | None:
-    """Return a problem where a cloud worker's environment could not hold what it needs to know."""
+def _edges(service: JointInferenceService, nodes: Iterable[str], world: World) -> Found[tuple[EdgePlan, ...]]:
+    """Find what each node's worker reads there; a node that lacks it does without a worker."""
+    wanted = service.spec.edge_worker.dataset
+    labelled = _labelled(wanted, world)
+    edges: list[EdgePlan] = []
+    problems: list[Problem] = []
+    for name in nodes:
+        datasets, lacking = _datasets(wanted, name, world, labelled)
+        forbidden = [
+            problem
+            for dataset, obj in datasets.items()
+            for problem in _path(f"Dataset {dataset}: dataUrl", dataset_path(obj), world.policy)
+        ]
+        if lacking or forbidden:
+            problems += (*lacking, *forbidden)
+            continue
+        annotations = world.nodes[name]["metadata"].get("annotations") or {}
+        broker = annotations.get(EDGE_BROKER_ANNOTATION) or world.policy.edge_broker
+        edges.append(EdgePlan(node=name, broker=broker, datasets=datasets))
+    return tuple(edges), tuple(problems)
+
+
+def _crowd(service: JointInferenceService, nodes: tuple[str, ...]) -> Iterable[Problem]:
+    """Yield a problem where a cloud worker's environment could not hold what it needs to know."""
     parameters = [[one.key, one.value] for one in service.spec.cloud_worker.worker_spec.parameters]
-    if len(canonical_json([nodes, parameters])) <= MAX_TASK_BYTES:
-        return None
-    message = f"{len(nodes)} nodes are more than a cloud worker can be told of: make several services of them"
-    return Problem(reason="TooManyNodes", message=message)
+    if len(canonical_json([nodes, parameters])) > MAX_TASK_BYTES:
+        message = f"{len(nodes)} nodes are more than a cloud worker can be told of: make several services of them"
+        yield Problem(reason="TooManyNodes", message=message)
 
 
 def _labelled(wanted: DatasetRef | None, world: World) -> dict[str, dict[str, Object]]:
@@ -236,22 +232,24 @@ def _labelled(wanted: DatasetRef | None, world: World) -> dict[str, dict[str, Ob
 
 
 def _datasets(
-    wanted: DatasetRef, node: str, world: World, labelled: Mapping[str, Mapping[str, Object]]
-) -> Mapping[str, Object] | Problem:
-    if wanted.name is not None:
-        dataset = world.datasets.get(wanted.name)
-        if dataset is None:
-            return _missing("Dataset", wanted.name, "DatasetNotFound")
-        owner = dataset["spec"].get("nodeName")
-        if owner != node:
-            message = f"Dataset {wanted.name} is on node {owner}, the worker on {node}"
-            return Problem(reason="DatasetNotOnNode", message=message)
-        return {wanted.name: dataset}
-    found = dict(sorted(labelled.get(node, {}).items()))
-    if not found:
-        text = ",".join(f"{key}={value}" for key, value in sorted((wanted.labels or {}).items()))
-        return Problem(reason="DatasetNotFound", message=f"no Dataset on node {node} has the labels {text}")
-    return found
+    wanted: DatasetRef | None, node: str, world: World, labelled: Mapping[str, Mapping[str, Object]]
+) -> Found[Mapping[str, Object]]:
+    """Find the datasets that a node's worker reads, by name."""
+    if wanted is None:
+        return {}, ()
+    if wanted.name is None:
+        found = dict(sorted(labelled.get(node, {}).items()))
+        text = _text_of((wanted.labels or {}).items())
+        message = f"no Dataset on node {node} has the labels {text}"
+        return found, () if found else (Problem(reason="DatasetNotFound", message=message),)
+    dataset = world.datasets.get(wanted.name)
+    if dataset is None:
+        return {}, (_missing("Dataset", wanted.name),)
+    owner = dataset["spec"].get("nodeName")
+    if owner != node:
+        message = f"Dataset {wanted.name} is on node {owner}, the worker on {node}"
+        return {}, (Problem(reason="DatasetNotOnNode", message=message),)
+    return {wanted.name: dataset}, ()
 
 
 def _hostname(node: Object) -> str:
@@ -259,5 +257,9 @@ def _hostname(node: Object) -> str:
     return str(labels.get(HOSTNAME_LABEL) or node["metadata"]["name"])
 
 
-def _missing(kind: str, name: str, reason: str) -> Problem:
-    return Problem(reason=reason, message=f"{kind} {name!r} does not exist")
+def _text_of(labels: Iterable[tuple[str, str]]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels))
+
+
+def _missing(kind: str, name: str) -> Problem:
+    return Problem(reason=f"{kind}NotFound", message=f"{kind} {name!r} does not exist")

@@ -7,7 +7,7 @@ from tests.cloud.gm.peers import dataset, model, node, service
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.conditions import Problem
-from nereid_cloud.gm.paths import local_path
+from nereid_cloud.gm.paths import dataset_path, local_path
 from nereid_cloud.gm.plan import EdgePlan, Plan, World, plan
 from nereid_cloud.gm.pods import cloud_deployment, cloud_task, edge_pod, task_in
 from nereid_cloud.gm.policy import Policy, Runtime, read_runtimes
@@ -164,6 +164,26 @@ def test_only_local_urls_are_paths(url: str, path: str | None) -> None:
     assert (str(found) if (found := local_path(url)) else None) == path
 
 
+@pytest.mark.parametrize(
+    ("url", "format_", "read"),
+    [
+        ("/data/index.csv", "csv", "/data"),
+        ("file:///data/INDEX.CSV", "csv", "/data"),
+        ("/data/index.txt", "txt", "/data"),
+        ("/data/v1.2", "csv", "/data/v1.2"),
+        ("/data/v1.2", "folder", "/data/v1.2"),
+        ("/data/pictures", "txt", "/data/pictures"),
+        ("s3://data/index.csv", "csv", None),
+    ],
+)
+def test_a_worker_reads_an_indexs_folder_and_no_folder_above_a_dataset(
+    url: str, format_: str, read: str | None
+) -> None:
+    given = dataset("d", "edge-0")
+    given["spec"] |= {"dataUrl": url, "format": format_}
+    assert (str(found) if (found := dataset_path(given)) else None) == read
+
+
 def test_a_plan_resolves_all_that_a_service_names() -> None:
     raw = stored(dataset={"labels": {"part": "test"}})
     datasets = {"pictures": dataset("pictures", "edge-0", part="test"), "others": dataset("others", "edge-0")}
@@ -189,6 +209,15 @@ def test_one_node_without_its_dataset_does_not_stop_the_others() -> None:
     assert reasons(planned) == ["DatasetNotFound"]
     assert planned.parts is not None
     assert [edge.node for edge in planned.parts.edges] == ["edge-1"]
+
+
+def test_what_stops_the_whole_service_stands_before_what_stops_a_node() -> None:
+    names = [f"a-rather-long-node-name-{number:05}" for number in range(5000)]
+    nodes = {name: node(name, zone="a") for name in names} | {"cloud": node("cloud")}
+    raw = stored(nodeSelector={"zone": "a"}, dataset={"labels": {"part": "test"}})
+    planned = plan(parsed(raw), raw, world(nodes=nodes))
+    assert (reasons(planned)[0], set(reasons(planned)[1:])) == ("TooManyNodes", {"DatasetNotFound"})
+    assert planned.parts is None
 
 
 def test_a_dataset_on_another_node_is_told_of() -> None:
