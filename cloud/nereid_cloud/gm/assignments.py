@@ -48,6 +48,10 @@ class Assignments:
         """Return what a node shall have, by uid."""
         return self._rows.get(node, {})
 
+    def tasks_of(self, node: str) -> frozenset[str]:
+        """Return the tasks that a node shall have, and those of which it holds one that nobody knows."""
+        return frozenset(self.rows_of(node)).union(uid for uid, nodes in self._unresolved.items() if node in nodes)
+
     def nodes_of(self, uid: str) -> frozenset[str]:
         """Return the nodes that shall have the task."""
         return self._holders.get(uid, _NONE)

@@ -93,21 +93,21 @@ def _phase(
     for side in (edge, cloud):
         failed = [w for w in side if w.state == "failed"]
         if failed and not any(w.state == "running" for w in side):
-            return "Failed", "True", failed[0].reason or "WorkerFailed", _told(failed)
+            return "Failed", "True", failed[0].reason or "WorkerFailed", _first_of(failed)
     if problems and not any(w.state in ("running", "offline") for w in edge):
         return "Pending", "True", problems[0].reason, _joined(problems)
     pending = [w for w in workers if w.state == "pending"]
     if pending:
-        return "Pending", "True", pending[0].reason or "WorkersStarting", _told(pending)
+        return "Pending", "True", pending[0].reason or "WorkersStarting", _first_of(pending)
     if edge and all(w.state == "offline" for w in edge):
-        return former, "Unknown", NODE_OFFLINE, _told(edge)
+        return former, "Unknown", NODE_OFFLINE, _first_of(edge)
     if cloud and all(w.state == "offline" for w in cloud):
-        return former, "Unknown", NODE_OFFLINE, _told(cloud)
+        return former, "Unknown", NODE_OFFLINE, _first_of(cloud)
     running = sum(w.state == "running" for w in workers)
-    told = f"{running} of {len(workers)} workers run"
+    count = f"{running} of {len(workers)} workers run"
     is_finished = bool(edge) and all(w.reason == SOURCE_FINISHED for w in edge)
     reason, prefix = (SOURCE_FINISHED, "every source is finished; ") if is_finished else ("WorkersRunning", "")
-    return "Running", "True", reason, prefix + told
+    return "Running", "True", reason, prefix + count
 
 
 def _not_all_run(workers: Sequence[WorkerObservation]) -> tuple[Status, str, str]:
@@ -115,11 +115,11 @@ def _not_all_run(workers: Sequence[WorkerObservation]) -> tuple[Status, str, str
         those = [w for w in workers if w.state == state]
         if those:
             status: Status = "Unknown" if state == "offline" else "False"
-            return status, those[0].reason or NODE_OFFLINE, _told(those)
-    return "False", "WorkersStarting", _told(workers)
+            return status, those[0].reason or NODE_OFFLINE, _first_of(those)
+    return "False", "WorkersStarting", _first_of(workers)
 
 
-def _told(workers: Sequence[WorkerObservation]) -> str:
+def _first_of(workers: Sequence[WorkerObservation]) -> str:
     first = workers[0]
     more = f" (and {len(workers) - 1} more)" if len(workers) > 1 else ""
     return f"{first.place}: {first.message or first.reason or first.state}{more}"
@@ -170,11 +170,11 @@ def phase_shown(conditions: Sequence[Mapping[str, Any]]) -> Phase:
 
 def is_same(former: Iterable[Mapping[str, Any]], present: Iterable[Mapping[str, Any]]) -> bool:
     """Whether two lists say the same, heartbeats apart."""
-    return [_said(c) for c in former] == [_said(c) for c in present]
+    return [_without_times(c) for c in former] == [_without_times(c) for c in present]
 
 
-def _said(said: Mapping[str, Any]) -> tuple[object, ...]:
-    return tuple(said.get(name) for name in ("type", "status", "reason", "message", "observedGeneration"))
+def _without_times(condition: Mapping[str, Any]) -> tuple[object, ...]:
+    return tuple(condition.get(name) for name in ("type", "status", "reason", "message", "observedGeneration"))
 
 
 def nodes_summary(workers: Sequence[WorkerObservation]) -> dict[str, Any]:

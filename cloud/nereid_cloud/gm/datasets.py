@@ -55,12 +55,17 @@ class DatasetController:
                 nodes = held_by(obj)
                 self._assign(obj, {n: row for n, row in self._rows(obj).items() if n in nodes})
 
+    def awaiting(self, node: str) -> list[str]:
+        """Return the datasets that the node shall no longer have, and may still hold."""
+        return self._holding.awaiting(node)
+
     async def reconcile(self, key: Key) -> float | None:
         """Bring one Dataset up to date; returns seconds until the next look, or None."""
         obj = self._datasets.get(*key)
         former = self._uids.get(key)
         if former is not None and (obj is None or obj["metadata"]["uid"] != former):
             self._downstream.assign(former, {})
+            self._holding.forget(former)
             self._observed.forget_task(former)
             self._written_at.pop(former, None)
             self._settling.forget(former)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from nereid_shared.desired import digest_of
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
-from nereid_shared.messages import Desired, NodeState, Sync, TaskRow
+from nereid_shared.messages import PRUNE_HELD, SPECS_MISSING, Desired, NodeState, Sync, TaskRow
 from nereid_shared.topics import DESIRED
 
 PACE_S: Final = 0.1
@@ -25,9 +25,7 @@ MAX_INLINE_BYTES: Final = 256 * 1024
 # explains is forged. Followed, it would drive the epoch out of what every reader's integers hold.
 MAX_EPOCH_STEP: Final = 1_000_000
 
-PRUNE_HELD: Final = "PruneHeld"
 STATE_AHEAD: Final = "StateAhead"
-SPECS_MISSING: Final = "SpecsMissing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,10 +223,10 @@ class NodeDesired:
         """Whether anybody is concerned: the node has tasks, a LocalController, or a retained document."""
         return bool(self.tasks) or self._known or self._sent is not None
 
-    def is_applied(self, uid: str, hash_: str) -> bool:
-        """Whether the node acknowledged a document with this task in this content, and it is still wanted so."""
+    def is_applied(self, uid: str) -> bool:
+        """Whether the node acknowledged a document with this task in the content in which it is wanted now."""
         wanted = self.tasks.get(uid)
-        return wanted is not None and self._confirmed.get(uid) == wanted.hash == hash_
+        return wanted is not None and self._confirmed.get(uid) == wanted.hash
 
     def is_released(self, uid: str) -> bool:
         """Whether the node acknowledged a document without this task, and nobody wants it back."""

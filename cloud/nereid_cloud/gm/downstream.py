@@ -194,6 +194,10 @@ class Downstream:
         machine = self._nodes.get(node)
         return None if machine is None else machine.last_row(uid)
 
+    def tasks_of(self, node: str) -> frozenset[str]:
+        """Return the tasks that a node shall have, and those of which it holds one that nobody knows."""
+        return self._assignments.tasks_of(node)
+
     def nodes_of(self, uid: str) -> frozenset[str]:
         """Return the nodes that shall have the task."""
         return self._assignments.nodes_of(uid)
@@ -411,8 +415,14 @@ class Downstream:
 
 
 def _shown(obj: Object | None, uid: str, row: TaskRow) -> Object:
-    """Return the resource as the API has it, without its managers' records; what is known of one that is gone."""
+    """Return the resource as the API has it, or what is known of one that is gone.
+
+    Its managers' records and its list of nodes are left out: with the latter each node would be told of all others.
+    """
     if obj is None:
         metadata = {"uid": uid, "namespace": row.namespace, "name": row.name, "generation": row.generation}
         return {"kind": row.kind, "metadata": metadata, "spec": row.spec or {}}
-    return {**obj, "metadata": {key: value for key, value in obj["metadata"].items() if key != "managedFields"}}
+    shown = {**obj, "metadata": {key: value for key, value in obj["metadata"].items() if key != "managedFields"}}
+    if "status" in obj:
+        shown["status"] = {key: value for key, value in obj["status"].items() if key != "heldBy"}
+    return shown

@@ -44,6 +44,7 @@ class Holding:
         self._observed, self._downstream, self._recorder = observed, downstream, recorder
         self._timeout_s, self._clock = timeout_s, clock
         self._deleting_since: dict[str, float] = {}
+        self._awaited: dict[str, frozenset[str]] = {}
 
     async def claim(self, obj: Object, nodes: Iterable[str]) -> Object:
         """Put the finalizer and the nodes on record, before any node is told; returns the object as it then is.
@@ -62,8 +63,25 @@ class Holding:
 
     def still_held_by(self, obj: Object, *, wanted: Iterable[str]) -> frozenset[str]:
         """Return the nodes on record that are wanted, or have not yet let go."""
-        wanted, uid = frozenset(wanted), obj["metadata"]["uid"]
-        return frozenset(n for n in held_by(obj) if n in wanted or not self._let_go(n, uid))
+        uid, held = obj["metadata"]["uid"], held_by(obj)
+        gone = held.difference(wanted)
+        waiting = frozenset(node for node in gone if not self._let_go(node, uid))
+        self._await(uid, waiting)
+        return held - gone | waiting
+
+    def awaiting(self, node: str) -> list[str]:
+        """Return the tasks that the node shall no longer have, and may still hold."""
+        return [uid for uid, nodes in self._awaited.items() if node in nodes]
+
+    def forget(self, uid: str) -> None:
+        """Drop what is remembered of an object that is no more."""
+        self._await(uid, frozenset())
+
+    def _await(self, uid: str, nodes: frozenset[str]) -> None:
+        if nodes:
+            self._awaited[uid] = nodes
+        else:
+            self._awaited.pop(uid, None)
 
     async def delete(self, obj: Object) -> float | None:
         """Take the task from all nodes; returns None when the object may go, else seconds until the next look."""
@@ -74,6 +92,7 @@ class Holding:
             self._deleting_since.pop(uid, None)
             return None
         waiting = sorted(n for n in held_by(obj) if not self._let_go_or_away(n, uid))
+        self._await(uid, frozenset(waiting))
         since = self._deleting_since.setdefault(uid, self._clock())
         left_s = since + self._timeout_s - self._clock()
         if waiting and left_s > 0:
@@ -83,6 +102,7 @@ class Holding:
             await self._recorder.record(obj, "Warning", "DeleteUndelivered", message)
         await self._patched(obj, {"metadata": {"finalizers": [f for f in finalizers if f != FINALIZER]}})
         self._deleting_since.pop(uid, None)
+        self.forget(uid)
         self._observed.forget_task(uid)
         return None
 

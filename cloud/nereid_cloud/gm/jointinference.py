@@ -6,7 +6,7 @@ Level-triggered: each look starts from what is there, so it does not matter whic
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -18,11 +18,10 @@ from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.placement import POD_FORBIDDEN, Placement
 from nereid_cloud.gm.plan import EdgePlan, Plan, World, is_ready, plan
-from nereid_cloud.gm.pods import edge_pod
 from nereid_cloud.gm.policy import Policy
 from nereid_cloud.gm.reporting import ServiceReport, ServiceReporter
+from nereid_cloud.gm.resolving import Resolver
 from nereid_cloud.gm.workers import EdgeEvidence, cloud_workers, edge_worker
-from nereid_shared.desired import task_hash
 from nereid_shared.errors import Forbidden
 from nereid_shared.messages import Task, TaskRow
 from nereid_shared.resources import JointInferenceService
@@ -43,10 +42,13 @@ class Caches:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a service comes to on its nodes: rows and Pods, by node; a node without a Pod keeps what it has."""
+    """What a service comes to on its nodes: rows and what its Pods are made of, by node.
+
+    A node without the latter keeps the Pod that it has.
+    """
 
     rows: Mapping[str, TaskRow]
-    pods: Mapping[str, Object]
+    edges: Mapping[str, EdgePlan]
 
 
 class ServiceController:
@@ -66,7 +68,9 @@ class ServiceController:
         self._caches, self._holding = caches, holding
         self._placement, self._reporter, self._downstream = placement, reporter, downstream
         self._observed, self._policy = observed, policy
+        self._resolver = Resolver(policy)
         self._identities: dict[Key, tuple[str, str]] = {}
+        self._keys: dict[str, Key] = {}
 
     def prime(self) -> None:
         """Assign what nodes hold on record, without any write."""
@@ -92,9 +96,13 @@ class ServiceController:
         row = self._downstream.last_row(node, uid)
         return row if row is not None and row.spec is not None else None
 
-    def keys_of(self, uid: str) -> list[Key]:
-        """Return the keys under which a uid, or a service's identity, is known."""
-        return [key for key, identity in self._identities.items() if uid in identity]
+    def key_of(self, uid: str) -> Key | None:
+        """Return the key under which a uid, or a service's identity, is known."""
+        return self._keys.get(uid)
+
+    def awaiting(self, node: str) -> list[str]:
+        """Return the services that the node shall no longer have, and may still hold."""
+        return self._holding.awaiting(node)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring one service up to date; returns seconds until the next look, or None."""
@@ -106,7 +114,9 @@ class ServiceController:
             return None
         uid = raw["metadata"]["uid"]
         self._identities[key] = (uid, service_id(raw["metadata"]["name"], uid))
+        self._keys |= dict.fromkeys(self._identities[key], key)
         if "deletionTimestamp" in raw["metadata"]:
+            self._downstream.assign(uid, {})
             await self._placement.delete(uid, key.namespace)
             return await self._holding.delete(raw)
         service = _parsed(raw)
@@ -124,7 +134,7 @@ class ServiceController:
         raw = await self._holding.claim(raw, wanted.rows)
         unresolved = held_by(raw).intersection(planned.nodes) - wanted.rows.keys()
         self._downstream.assign(service.metadata.uid, wanted.rows, raw, unresolved=unresolved)
-        wait_s, refused = await self._placement.edge(raw, wanted.pods, nodes=planned.nodes)
+        wait_s, refused = await self._edge(service, raw, planned, wanted)
         task = self._placement.deployed_task(service)
         if planned.parts is not None:
             try:
@@ -137,6 +147,17 @@ class ServiceController:
             raw, self._report(service, raw, planned, wanted=wanted, task=task, refused=refused)
         )
         return min(s for s in (wait_s, next_s, LOOK_AGAIN_S) if s is not None)
+
+    async def _edge(
+        self, service: JointInferenceService, raw: Object, planned: Plan, wanted: Wanted
+    ) -> tuple[float | None, tuple[Problem, ...]]:
+        names = {node: str(wanted.rows[node].refs["worker"]) for node in wanted.edges}
+
+        def pod(node: str) -> Object:
+            assert planned.parts is not None  # noqa: S101 - else there are no edges
+            return self._resolver.pod(service, raw, planned.parts, wanted.edges[node])
+
+        return await self._placement.edge(raw, names, pod, nodes=planned.nodes)
 
     def _plan(self, service: JointInferenceService, raw: Object) -> Plan:
         namespace = service.metadata.namespace
@@ -153,18 +174,14 @@ class ServiceController:
 
     def _wanted(self, service: JointInferenceService, raw: Object, planned: Plan) -> Wanted:
         """Resolve each node's row and Pod; what cannot be resolved now stays as the node was told it last."""
-        rows, pods = {}, {}
-        edges = {edge.node: edge for edge in planned.parts.edges} if planned.parts is not None else {}
+        edges, rows = {}, {}
+        if planned.parts is not None:
+            edges = {edge.node: edge for edge in planned.parts.edges}
+            rows = self._resolver.rows(service, raw, planned.parts)
         for node in planned.nodes:
-            edge = edges.get(node)
-            if edge is None or planned.parts is None:
-                kept = self._told(node, service.metadata.uid)
-                if kept is not None:
-                    rows[node] = kept
-                continue
-            pods[node] = edge_pod(service, raw, edge, little=planned.parts.little, policy=self._policy)
-            rows[node] = _row(service, raw, edge, pod=pods[node], little=planned.parts.little)
-        return Wanted(rows=rows, pods=pods)
+            if node not in edges and (kept := self._told(node, service.metadata.uid)) is not None:
+                rows[node] = kept
+        return Wanted(rows=rows, edges=edges)
 
     def _report(
         self,
@@ -182,7 +199,7 @@ class ServiceController:
         workers = [self._edge_worker(uid, node, wanted, pods) for node in planned.nodes]
         if task is not None or planned.parts is not None:
             workers += self._cloud_workers(service, task)
-        statuses = {name: view.status(uid) for name, view in self._observed.nodes.items()}
+        statuses = {name: self._observed.node(name).status(uid) for name in held_by(raw).union(planned.nodes)}
         return ServiceReport(
             workers=tuple(workers),
             problems=(*planned.problems, *refused, *self._unresolved(uid), *self._unreadable(planned)),
@@ -251,36 +268,16 @@ class ServiceController:
 
     def _forget(self, key: Key, uid: str, identity: str) -> None:
         self._downstream.assign(uid, {})
+        self._resolver.forget(uid)
+        self._holding.forget(uid)
         self._placement.forget(uid)
         self._reporter.forget(uid)
         self._observed.forget_task(uid)
         for pod in self._observed.cloud.pop(identity, {}):
             self._downstream.clear_cloud_info(identity, pod)
         del self._identities[key]
-
-
-def _row(service: JointInferenceService, raw: Object, edge: EdgePlan, *, pod: Object, little: Object) -> TaskRow:
-    """Return the task as the node needs it: the LocalController cannot look anything up."""
-    refs: dict[str, Any] = {
-        "worker": pod["metadata"]["name"],
-        "service": service_id(service.metadata.name, service.metadata.uid),
-        "models": {little["metadata"]["name"]: _ref(little)},
-        "datasets": {name: _ref(dataset) for name, dataset in edge.datasets.items()},
-    }
-    return TaskRow(
-        kind=raw["kind"],
-        namespace=service.metadata.namespace,
-        name=service.metadata.name,
-        generation=service.metadata.generation,
-        hash=task_hash(raw["spec"], refs),
-        spec=raw["spec"],
-        refs=refs,
-    )
-
-
-def _ref(obj: Object) -> dict[str, Any]:
-    metadata = obj["metadata"]
-    return {"uid": metadata["uid"], "generation": metadata.get("generation", 0), "spec": obj["spec"]}
+        for known in (uid, identity):
+            self._keys.pop(known, None)
 
 
 def _parsed(raw: Object) -> JointInferenceService | Problem:

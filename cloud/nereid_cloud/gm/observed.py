@@ -153,19 +153,19 @@ class Observed:
         if view is None or view.alive is None:
             return "its LocalController was never heard"
         if not view.online:
-            since = "" if view.left_at is None else f" since {self.told(view.left_at)}"
+            since = "" if view.left_at is None else f" since {self.time_of(view.left_at)}"
             return f"its LocalController is offline{since}"
         if view.heard_at is None:
             return "its LocalController has said nothing since the GlobalManager started"
-        return f"its LocalController is silent since {self.told(view.heard_at)}, for more than {self.timeout_s:g} s"
+        return f"its LocalController is silent since {self.time_of(view.heard_at)}, for more than {self.timeout_s:g} s"
 
     def reported_at(self, uid: str, nodes: Iterable[str]) -> str | None:
         """Return when the oldest of these nodes' present words on a task came, None where none of them spoke."""
         times = [view.reported_at.get(uid) for name in nodes if (view := self.nodes.get(name)) is not None]
         oldest = min((at for at in times if at is not None), default=None)
-        return None if oldest is None else self.told(oldest)
+        return None if oldest is None else self.time_of(oldest)
 
-    def told(self, at: float) -> str:
+    def time_of(self, at: float) -> str:
         """Return a moment of our clock as RFC 3339."""
         return (self.born + timedelta(seconds=at - self.born_at)).strftime("%Y-%m-%dT%H:%M:%SZ")
 

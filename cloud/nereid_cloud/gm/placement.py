@@ -5,7 +5,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S: Final = 1.0
 LAST_BACKOFF_S: Final = 300.0
+# Of Pods: a fleet's come about one API round trip after the other, unless some go together.
+WRITES_AT_ONCE: Final = 8
 POD_FORBIDDEN: Final = "PodForbidden"
 
 
@@ -73,13 +75,14 @@ class Placement:
         ]
 
     async def edge(
-        self, raw: Object, wanted: Mapping[str, Object], *, nodes: Iterable[str]
+        self, raw: Object, wanted: Mapping[str, str], make: Callable[[str], Object], *, nodes: Iterable[str]
     ) -> tuple[float | None, tuple[Problem, ...]]:
         """Bring the edge Pods about; returns seconds until a Pod that failed may be made again, and what was refused.
 
         Args:
             raw: the service.
-            wanted: Pods by node; a node of the service without one keeps the Pod that it has.
+            wanted: names of Pods by node; a node of the service without one keeps the Pod that it has.
+            make: makes a node's Pod.
             nodes: the service's nodes; Pods elsewhere go.
         """
         uid, kept = raw["metadata"]["uid"], frozenset(nodes)
@@ -88,17 +91,27 @@ class Placement:
             present.setdefault(pod["spec"].get("nodeName", ""), []).append(pod)
         for node in present.keys() - kept:
             await self._delete_all(present[node])
-        waits: list[float | None] = []
+        waits: list[float] = []
         refused: dict[str, Problem] = {}
-        for node, pod in wanted.items():
-            try:
-                waits.append(await self._one(raw, pod, present.get(node, [])))
-            except Forbidden as error:
-                refused.setdefault(str(error).partition("forbidden")[2], _forbidden(f"node {node}: {error}"))
-        return min((wait for wait in waits if wait is not None), default=None), tuple(refused.values())
+        waiting = [node for node, name in wanted.items() if not _stands(name, present.get(node, []))]
 
-    async def _one(self, raw: Object, wanted: Object, present: list[Object]) -> float | None:
-        name, node = wanted["metadata"]["name"], wanted["spec"]["nodeName"]
+        async def work() -> None:
+            while waiting:
+                node = waiting.pop()
+                try:
+                    wait_s = await self._one(raw, node, wanted[node], make, present.get(node, []))
+                except Forbidden as error:
+                    refused.setdefault(str(error).partition("forbidden")[2], _forbidden(f"node {node}: {error}"))
+                else:
+                    waits.extend(() if wait_s is None else (wait_s,))
+
+        if waiting:
+            await _together(work, times=min(WRITES_AT_ONCE, len(waiting)))
+        return min(waits, default=None), tuple(refused.values())
+
+    async def _one(
+        self, raw: Object, node: str, name: str, make: Callable[[str], Object], present: list[Object]
+    ) -> float | None:
         key = (raw["metadata"]["uid"], node)
         ended = [pod for pod in present if has_ended(pod) and "deletionTimestamp" not in pod["metadata"]]
         await self._delete_all(pod for pod in present if pod["metadata"]["name"] != name or pod in ended)
@@ -116,7 +129,7 @@ class Placement:
         if wait_s > 0:
             return wait_s
         try:
-            await asyncio.to_thread(self._cluster.create, wanted)
+            await asyncio.to_thread(self._cluster.create, make(node))
         except AlreadyExists:
             logger.debug("pod is there already", extra={"pod": name})
         else:
@@ -184,11 +197,15 @@ class Placement:
         return self._groups[uid]
 
     async def _delete_all(self, pods: Iterable[Object]) -> None:
-        for pod in pods:
-            metadata = pod["metadata"]
-            if "deletionTimestamp" not in metadata:
+        leaving = [pod["metadata"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+        async def work() -> None:
+            while leaving:
+                metadata = leaving.pop()
                 ref = Ref(kind=POD, name=metadata["name"], namespace=metadata["namespace"])
                 await self._delete(ref, metadata["uid"])
+
+        await _together(work, times=min(WRITES_AT_ONCE, len(leaving)))
 
     async def _delete(self, ref: Ref, uid: str) -> None:
         try:
@@ -197,6 +214,19 @@ class Placement:
             logger.debug("gone already", extra={"object": ref.name})
         else:
             logger.info("deleted", extra={"kind": ref.kind.kind, "object": ref.name})
+
+
+def _stands(name: str, present: list[Object]) -> bool:
+    """Whether a node has the Pod that it should have, and no other."""
+    return len(present) == 1 and present[0]["metadata"]["name"] == name and not has_ended(present[0])
+
+
+async def _together(work: Callable[[], Awaitable[None]], *, times: int) -> None:
+    """Run something several times at once; the first error is raised when all have ended."""
+    results = await asyncio.gather(*(work() for _ in range(times)), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
 
 
 def _forbidden(message: str) -> Problem:

@@ -106,7 +106,7 @@ class Upstream:
         if row is None or not _is_of(row, levels):
             logger.warning("status of a task that the node does not hold", extra={"topic": message.topic})
         elif view.on_status(status.uid, status, now=now):
-            self._listeners.on_status(status.uid, former is None or _said(former) != _said(status))
+            self._listeners.on_status(status.uid, former is None or _news(former) != _news(status))
         self._warn_of_duplicate(node)
 
     def _on_sync(self, message: Message) -> None:
@@ -150,5 +150,5 @@ def _place(state: NodeState) -> tuple[object, ...]:
     return state.cluster, state.epoch, state.rev, state.digest, state.reason
 
 
-def _said(status: TaskStatus) -> tuple[object, ...]:
+def _news(status: TaskStatus) -> tuple[object, ...]:
     return status.status, status.reason, status.message, status.generation, status.worker, status.number_of_samples

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from nereid_cloud.cluster.port import Object
+from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.gm.conditions import CRASH_LOOP, NODE_OFFLINE, SOURCE_FINISHED, WorkerObservation
 from nereid_shared.messages import TaskRow, TaskState, TaskStatus, WorkerInfo
 
@@ -168,7 +169,6 @@ def _pod(pod: Object | None) -> Found | None:
             return "failed", reason, _last_end(container)
         if reason and reason not in ("ContainerCreating", "PodInitializing"):
             return "pending", reason, waiting.get("message") or ""
-    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
-    if status.get("phase") == "Running" and ready:
+    if status.get("phase") == "Running" and is_ready(pod):
         return None
     return "pending", "PodNotReady", status.get("message") or f"Pod {pod['metadata']['name']} is not Ready"
