@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -10,6 +11,11 @@ from tests.cluster.fixtures import RealCluster
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.node import Node
 from tests.flow.patience import until
+
+from nereid_cloud.cluster.kinds import POD
+from nereid_cloud.cluster.kubernetes import KubernetesCluster
+from nereid_cloud.cluster.port import Ref
+from nereid_shared.errors import NotFound
 
 pytestmark = [pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -58,6 +64,21 @@ def test_a_pod_runs_in_a_container_and_goes(node: Node, kubectl: Kubectl) -> Non
     assert container(kubectl, "one")[0].startswith("containerd://")
     assert found["status"]["podIP"] != found["status"]["hostIP"]
     kubectl("delete", "pod/one", "--timeout=30s")
+
+
+@pytest.mark.usefixtures("node")  # a user's KubeEdge node has no logs by default
+def test_a_containers_log_is_followed_until_it_ends(real_cluster: RealCluster, kubectl: Kubectl) -> None:
+    kubectl("apply", "-f", "-", stdin=pod("one"))
+    kubectl("wait", "--for=condition=Ready", "pod/one", "--timeout=60s")
+    ref = Ref(kind=POD, name="one", namespace=kubectl.namespace)
+    with closing(KubernetesCluster(kubeconfig=real_cluster.server.kubeconfig)) as cluster:
+        assert list(cluster.logs(ref, tail=1)) == ["paused"]
+        lines = cluster.logs(ref, follow=True)
+        assert next(lines) == "paused"
+        kubectl("delete", "pod/one", "--wait=false")
+        assert list(lines) == []
+        with pytest.raises(NotFound):
+            cluster.logs(ref)
 
 
 def test_a_container_outlives_its_kubelet_and_its_containerd(node: Node, kubectl: Kubectl) -> None:
