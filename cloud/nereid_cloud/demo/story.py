@@ -12,6 +12,7 @@ from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.opening import DATABASE
 from nereid_cloud.cluster.port import Object, Ref
+from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.demo import report, stage
 from nereid_cloud.demo.evaluation import Accuracy, ask_big_model, score
 from nereid_cloud.demo.view import Lookout, View
@@ -159,8 +160,7 @@ class _Course:
         return view
 
     def _is_ready(self, view: View) -> bool:
-        conditions = view.service.get("status", {}).get("conditions", [])
-        return _seen(view) > 0 or any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        return _seen(view) > 0 or is_ready(view.service)
 
     def _is_settled(self, view: View) -> bool:
         ledger = report.ledger_of(view.service)

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from nereid_cloud.cluster.kinds import DATASET
 from nereid_cloud.cluster.port import Cluster, Object
+from nereid_cloud.cluster.readiness import condition_of, is_ready
 from nereid_cloud.gm.conditions import HEARTBEAT_S, NODE_OFFLINE, condition, is_same
 from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.holding import Holding, held_by, ref_in
 from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
-from nereid_cloud.gm.plan import is_ready
 from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
 from nereid_shared.desired import task_hash
 from nereid_shared.messages import TaskRow, TaskStatus
@@ -95,10 +95,9 @@ class DatasetController:
         node = obj["spec"]["nodeName"]
         said = self._judge(metadata["uid"], node, generation)
         former = status.get("conditions") or []
-        before = next((c for c in former if c.get("type") == "Ready"), None)
-        was_ready = before is not None and before.get("status") == "True"
+        before = condition_of(obj, "Ready")
         unheard = said[0] == "Unknown" and self._observed.is_unheard(node)
-        if self._settling.waits(metadata["uid"], was_ready=was_ready, is_ready=said[0] == "True", unheard=unheard):
+        if self._settling.waits(metadata["uid"], was_ready=is_ready(obj), is_ready=said[0] == "True", unheard=unheard):
             return SETTLING_LOOK_S
         conditions = [condition("Ready", *said, before, generation=generation, now=now)]
         wanted: dict[str, Any] = {
@@ -110,14 +109,14 @@ class DatasetController:
             wanted["numberOfSamples"] = counted.number_of_samples
             wanted["updateTime"] = counted.update_time or status.get("updateTime") or now
         changed = {key: value for key, value in wanted.items() if status.get(key) != value}
-        beats = self._clock() - self._written_at.get(metadata["uid"], 0.0) > HEARTBEAT_S
+        beats = self._clock() - self._written_at.get(metadata["uid"], float("-inf")) > HEARTBEAT_S
         if changed or not is_same(former, conditions) or beats:
             changed = {**changed, "conditions": conditions}
             patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": changed}
             result = await asyncio.to_thread(self._cluster.patch, ref_in(DATASET, obj), patch, subresource="status")
             self._datasets.written(obj, result)
             self._written_at[metadata["uid"]] = self._clock()
-            if before is None or (before.get("status"), before.get("reason")) != said[:2]:
+            if (before.get("status"), before.get("reason")) != said[:2]:
                 is_routine = said[0] == "True" or said[1] in _ROUTINE
                 await self._recorder.record(obj, "Normal" if is_routine else "Warning", said[1], said[2])
         return HEARTBEAT_S

@@ -181,8 +181,7 @@ class Downstream:
     def is_applied(self, node: str, uid: str) -> bool:
         """Whether the node acknowledged the task as it is wanted now."""
         machine = self._nodes.get(node)
-        row = None if machine is None else machine.tasks.get(uid)
-        return machine is not None and row is not None and machine.is_applied(uid, row.hash)
+        return machine is not None and machine.is_applied(uid)
 
     def is_released(self, node: str, uid: str) -> bool:
         """Whether the node acknowledged that it no longer has the task."""

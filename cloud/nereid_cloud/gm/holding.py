@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from nereid_cloud.cluster.port import Cluster, Kind, Object, Ref
+from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.informer import Informer
 from nereid_cloud.gm.names import FINALIZER
 from nereid_cloud.gm.observed import Observed
-from nereid_cloud.gm.plan import is_ready
 
 
 class Holding:

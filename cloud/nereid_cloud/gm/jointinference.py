@@ -11,13 +11,14 @@ from typing import Final
 from pydantic import ValidationError
 
 from nereid_cloud.cluster.port import Object
+from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.gm.conditions import Problem, WorkerObservation
 from nereid_cloud.gm.downstream import TASK_UNRESOLVED, Downstream
 from nereid_cloud.gm.holding import Holding, held_by
 from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.placement import POD_FORBIDDEN, Placement
-from nereid_cloud.gm.plan import EdgePlan, Plan, World, is_ready, plan
+from nereid_cloud.gm.plan import EdgePlan, Plan, World, plan
 from nereid_cloud.gm.policy import Policy
 from nereid_cloud.gm.reporting import ServiceReport, ServiceReporter
 from nereid_cloud.gm.resolving import Resolver
@@ -89,10 +90,10 @@ class ServiceController:
     def _keep(self, raw: Object, nodes: frozenset[str]) -> None:
         """Let nodes keep what they were told last; what nobody remembers stays unresolved."""
         uid = raw["metadata"]["uid"]
-        kept = {node: row for node in nodes if (row := self._told(node, uid)) is not None}
+        kept = {node: row for node in nodes if (row := self._last_row(node, uid)) is not None}
         self._downstream.assign(uid, kept, raw, unresolved=nodes - kept.keys())
 
-    def _told(self, node: str, uid: str) -> TaskRow | None:
+    def _last_row(self, node: str, uid: str) -> TaskRow | None:
         row = self._downstream.last_row(node, uid)
         return row if row is not None and row.spec is not None else None
 
@@ -179,7 +180,7 @@ class ServiceController:
             edges = {edge.node: edge for edge in planned.parts.edges}
             rows = self._resolver.rows(service, raw, planned.parts)
         for node in planned.nodes:
-            if node not in edges and (kept := self._told(node, service.metadata.uid)) is not None:
+            if node not in edges and (kept := self._last_row(node, service.metadata.uid)) is not None:
                 rows[node] = kept
         return Wanted(rows=rows, edges=edges)
 

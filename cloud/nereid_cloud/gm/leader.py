@@ -53,7 +53,7 @@ class Leader:
     Args:
         cluster: where the Lease is; its calls block and run in threads.
         settings: the Lease.
-        seen_epoch: the highest epoch that any node or topic is known to have seen.
+        seen_epoch: the highest epoch that any node is known to have seen before.
         clock: monotonic seconds; the Lease's own times are never compared with ours.
         health: who stands by is ready while the cluster answers.
     """
@@ -63,7 +63,7 @@ class Leader:
         cluster: Cluster,
         settings: LeaseSettings,
         *,
-        seen_epoch: Callable[[], int] = lambda: 0,
+        seen_epoch: int = 0,
         clock: Callable[[], float] = time.monotonic,
         health: Health | None = None,
     ) -> None:
@@ -148,7 +148,7 @@ class Leader:
             return self._create()
         if not self._is_free(lease):
             return False
-        return self._replace(lease, epoch=max(_epoch_of(lease), self._seen_epoch()) + 1)
+        return self._replace(lease, epoch=max(_epoch_of(lease), self._seen_epoch) + 1)
 
     def _is_free(self, lease: Object) -> bool:
         spec = lease.get("spec") or {}
@@ -182,17 +182,17 @@ class Leader:
         if _epoch_of(lease) > self.epoch:
             return False  # the same identity leads elsewhere
         if _epoch_of(lease) < self.epoch:
-            return self._replace(lease, epoch=max(self.epoch, self._seen_epoch()) + 1)
+            return self._replace(lease, epoch=max(self.epoch, self._seen_epoch) + 1)
         self._lease = lease
         return self._try_renew()
 
     def _raise(self, above: int) -> None:
         lease = self._lease
-        if lease is None or not self._replace(lease, epoch=max(above, self.epoch, self._seen_epoch()) + 1):
+        if lease is None or not self._replace(lease, epoch=max(above, self.epoch, self._seen_epoch) + 1):
             raise Conflict("the Lease is somebody else's")
 
     def _create(self) -> bool:
-        epoch = max(self.epoch, self._seen_epoch()) + 1
+        epoch = max(self.epoch, self._seen_epoch) + 1
         blank: Object = {
             "apiVersion": LEASE.api_version,
             "kind": LEASE.kind,

@@ -15,6 +15,7 @@ from typing import Final
 
 from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, MODEL, NODE, POD
 from nereid_cloud.cluster.port import Cluster, Object
+from nereid_cloud.cluster.readiness import condition_of
 from nereid_cloud.gm import fence
 from nereid_cloud.gm.datasets import DatasetController
 from nereid_cloud.gm.desired import NodeReport
@@ -57,7 +58,7 @@ async def run(settings: Settings, cluster: Cluster, *, stop: asyncio.Event, heal
     seen_epoch = 0
     health = health or Health()
     while not stop.is_set():
-        leader = Leader(cluster, settings.lease, seen_epoch=lambda: seen_epoch, health=health)  # noqa: B023 - read while it runs
+        leader = Leader(cluster, settings.lease, seen_epoch=seen_epoch, health=health)
         if not await _unless(stop, leader.acquire()):
             return
         try:
@@ -267,13 +268,13 @@ class Leadership:
     def _service_changed(self, key: Key, _former: Object | None, _present: Object | None) -> None:
         self._services_queue.add(key)
 
-    def _dataset_changed(self, key: Key, _former: Object | None, _present: Object | None) -> None:
+    def _dataset_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
         self._datasets_queue.add(key)
-        if _said(_former) != _said(_present):
+        if _content(former) != _content(present):
             self._services_of(key.namespace)
 
     def _model_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
-        if _said(former) != _said(present):
+        if _content(former) != _content(present):
             self._services_of(key.namespace)
 
     def _worker_changed(self, _key: Key, former: Object | None, present: Object | None) -> None:
@@ -370,7 +371,8 @@ async def _serve(queue: WorkQueue[Key], reconcile: Reconcile) -> None:
             queue.done(key)
 
 
-def _said(obj: Object | None) -> object:
+def _content(obj: Object | None) -> object:
+    """Return what others read of an object: not its status."""
     if obj is None:
         return None
     return obj["metadata"].get("uid"), obj["metadata"].get("generation"), obj["metadata"].get("labels"), obj.get("spec")
@@ -381,6 +383,5 @@ def _node_facts(obj: Object | None) -> object:
     if obj is None:
         return None
     metadata = obj["metadata"]
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    ready = [condition.get("status") for condition in conditions if condition.get("type") == "Ready"]
+    ready = condition_of(obj, "Ready").get("status")
     return metadata.get("uid"), metadata.get("labels"), metadata.get("annotations"), ready

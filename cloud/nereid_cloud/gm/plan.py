@@ -109,12 +109,6 @@ def plan(service: JointInferenceService, raw: Object, world: World) -> Plan:
     return Plan(nodes=nodes, parts=parts, problems=(*fatal, *not_nodes, *not_on_edges))
 
 
-def is_ready(node: Object | None) -> bool:
-    """Whether a Node is there and Ready by its own condition."""
-    conditions = ((node or {}).get("status") or {}).get("conditions") or []
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
-
-
 def _broken(service: JointInferenceService, raw: Object) -> Iterable[Problem]:
     for cause in broken_rules(raw["kind"], raw):
         yield Problem(reason="SpecInvalid", message=f"{cause.field}: {cause.message}")

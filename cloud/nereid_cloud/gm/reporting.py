@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE
 from nereid_cloud.cluster.port import Cluster, Object
+from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.gm import ledgers
 from nereid_cloud.gm.conditions import (
     HEARTBEAT_S,
@@ -89,8 +90,8 @@ class ServiceReporter:
         raw = await self._retire(raw, report)
         uid, former = raw["metadata"]["uid"], (raw.get("status") or {}).get("conditions") or []
         verdict = judge(report.workers, report.problems, former=phase_shown(former))
-        is_ready = verdict.ready == "True" or bool(report.problems)
-        if self._settling.waits(uid, was_ready=_is_ready(former), is_ready=is_ready, unheard=report.unheard):
+        is_settled = verdict.ready == "True" or bool(report.problems)
+        if self._settling.waits(uid, was_ready=is_ready(raw), is_ready=is_settled, unheard=report.unheard):
             return SETTLING_LOOK_S
         next_s, changed = await self._write(raw, report, verdict)
         look_s = await self._telling.look(raw, verdict, changed=changed)
@@ -195,10 +196,6 @@ def _retired(raw: Object) -> list[Ledger]:
         return [Ledger.decode(text.encode(), max_bytes=1 << 20)]
     except (MessageInvalid, MessageTooLarge):
         return []
-
-
-def _is_ready(conditions: list[Mapping[str, Any]]) -> bool:
-    return bool(conditions) and conditions[0].get("type") == "Ready" and conditions[0].get("status") == "True"
 
 
 def _same_transition(former: list[Mapping[str, Any]], present: list[Mapping[str, Any]]) -> bool:

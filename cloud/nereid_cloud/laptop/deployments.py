@@ -18,6 +18,7 @@ from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.kinds import ref_of
 from nereid_cloud.cluster.local_admission import now
 from nereid_cloud.cluster.port import Cluster, Object
+from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.laptop.reconciling import reconcile_on_changes
 from nereid_shared.errors import Conflict, NotFound
 
@@ -153,12 +154,6 @@ def template_hash(deployment: Object) -> str:
 def phase_of(pod: Object) -> str:
     """Return a Pod's phase."""
     return str((pod.get("status") or {}).get("phase", ""))
-
-
-def is_ready(obj: Object) -> bool:
-    """Whether a Pod or a Node says that it is ready."""
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
 def _age(pod: Object) -> tuple[str, str]:

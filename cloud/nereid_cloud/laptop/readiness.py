@@ -17,9 +17,9 @@ from typing import Final
 
 from nereid_cloud.cluster.kinds import LEASE, NODE
 from nereid_cloud.cluster.local import LocalCluster
+from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.laptop import links
 from nereid_cloud.laptop.controllers import LEASE as CONTROLLERS
-from nereid_cloud.laptop.deployments import is_ready
 from nereid_cloud.laptop.node_lifecycle import LEASES
 from nereid_cloud.laptop.supervisor import Kept, Supervisor
 from nereid_cloud.laptop.system import CLOUD_NODE, System

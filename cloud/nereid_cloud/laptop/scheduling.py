@@ -9,7 +9,8 @@ from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.kinds import ref_of
 from nereid_cloud.cluster.local_admission import now
 from nereid_cloud.cluster.port import Cluster, Object
-from nereid_cloud.laptop.deployments import is_ready, phase_of
+from nereid_cloud.cluster.readiness import is_ready
+from nereid_cloud.laptop.deployments import phase_of
 from nereid_shared.errors import Conflict, NotFound
 
 logger = logging.getLogger(__name__)

@@ -145,7 +145,7 @@ def test_one_mismatch_is_repaired_and_two_are_reported() -> None:
     first = published(node, 0.0)
     node.on_state(state(first, digest="other"), 0.1)
     assert node.trouble == ""
-    assert not node.is_applied("x", row("x").hash)
+    assert not node.is_applied("x")
     second = published(node, 1.0)
     assert second.rev == 2
     node.on_state(state(second, digest="other"), 1.1)
@@ -155,7 +155,7 @@ def test_one_mismatch_is_repaired_and_two_are_reported() -> None:
     third = published(node, 10.0)
     node.on_state(state(third), 10.1)
     assert node.trouble == ""
-    assert node.is_applied("x", row("x").hash)
+    assert node.is_applied("x")
 
 
 def test_repairs_of_a_node_that_never_gets_it_right_grow_rare() -> None:
@@ -204,7 +204,7 @@ def test_an_epoch_that_no_leader_can_have_reached_is_told_and_holds_nothing_up(e
     outputs = list(node.tick(0.2))
     assert [o.reason for o in outputs if isinstance(o, NodeReport)] == [STATE_AHEAD]
     assert len(outputs) == 1
-    assert node.is_applied("x", row("x").hash)
+    assert node.is_applied("x")
     node.on_state(state(first), 0.3)
     assert only(node.tick(0.3), NodeReport) == [NodeReport(reason="")]
 
@@ -318,19 +318,19 @@ def test_a_change_of_one_task_leaves_the_others_acknowledged() -> None:
     node.on_state(state(published(node, 0.0)), 0.1)
     node.set_tasks({"x": row("x"), "y": row("y")})
     second = published(node, 1.0)
-    assert node.is_applied("x", row("x").hash)
-    assert not node.is_applied("y", row("y").hash)
+    assert node.is_applied("x")
+    assert not node.is_applied("y")
     node.on_state(state(second), 1.1)
-    assert node.is_applied("y", row("y").hash)
+    assert node.is_applied("y")
     node.set_tasks({"x": row("x", content="b")})
-    assert not node.is_applied("x", row("x", content="b").hash)
+    assert not node.is_applied("x")
 
 
 def test_a_node_that_lost_its_disk_has_acknowledged_nothing() -> None:
     node = machine("x")
     node.on_state(state(published(node, 0.0)), 0.1)
     node.on_state(NodeState(boot="new", number=1), 1.0)
-    assert not node.is_applied("x", row("x").hash)
+    assert not node.is_applied("x")
 
 
 def test_a_node_that_restored_an_older_disk_has_acknowledged_nothing() -> None:
@@ -341,7 +341,7 @@ def test_a_node_that_restored_an_older_disk_has_acknowledged_nothing() -> None:
     second = published(node, 1.0)
     node.on_state(state(second), 1.1)
     node.on_state(state(first), 2.0)
-    assert not node.is_applied("x", row("x").hash)
+    assert not node.is_applied("x")
 
 
 def test_a_document_ahead_of_ours_asks_for_a_higher_epoch() -> None:

@@ -16,7 +16,7 @@ REF = Ref(kind=LEASE, name="nereid-gm", namespace="default")
 
 
 def candidate(cluster: LocalCluster, identity: str, *, seen: int = 0, lease_s: float = 1.0) -> Leader:
-    return Leader(cluster, LeaseSettings(identity=identity, lease_s=lease_s), seen_epoch=lambda: seen)
+    return Leader(cluster, LeaseSettings(identity=identity, lease_s=lease_s), seen_epoch=seen)
 
 
 def lease(cluster: LocalCluster) -> Object:

@@ -12,6 +12,7 @@ from typing import Any
 
 from nereid_cloud.cluster.kinds import LEASE, NODE
 from nereid_cloud.cluster.port import Cluster, Object, Ref
+from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.laptop.podrunner import shim
 from nereid_cloud.laptop.podrunner.settings import Settings
 from nereid_shared.errors import AlreadyExists, NereidError, NotFound
@@ -58,7 +59,7 @@ class NodeAgent:
         except NotFound:
             node = self._register()
         self._label(node)
-        if not _is_ready(node) or time.monotonic() - self._written_at >= _STATUS_S:
+        if not is_ready(node) or time.monotonic() - self._written_at >= _STATUS_S:
             self._write_status(ready=True)
         self._renew_lease(node)
 
@@ -129,11 +130,6 @@ class NodeAgent:
                 )
             except AlreadyExists:
                 logger.info("lease made by another", extra={"node": self._settings.node})
-
-
-def _is_ready(node: Object) -> bool:
-    conditions = node.get("status", {}).get("conditions", ())
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
 def _architecture() -> str:
