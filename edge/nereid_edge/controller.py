@@ -24,6 +24,7 @@ from nereid_edge.reports import Reports
 from nereid_edge.settings import Settings
 from nereid_edge.store import OutboxStore
 from nereid_edge.tasks import Tasks, utc
+from nereid_edge.worker_folders import WorkerFolders
 from nereid_shared import topics
 from nereid_shared.errors import MessageInvalid, MessageTooLarge, NereidError, TemporaryError, UserError
 from nereid_shared.link import Link, Message
@@ -72,7 +73,8 @@ class LocalController:
         self._poked = asyncio.Event()
         self._report_now = asyncio.Event()
         self._applying = asyncio.Lock()
-        self._relay = Relay(node=self._node, store=self._store, workers=settings.state.parent / "workers")
+        self._folders = WorkerFolders(settings.state.parent / "workers")
+        self._relay = Relay(node=self._node, store=self._store, folders=self._folders)
         self._tasks = Tasks(relay=self._relay, on_change=self._changed)
         self._cloud = self._cloud_link()
         self._edge = self._edge_link()
@@ -105,6 +107,7 @@ class LocalController:
                         group.create_task(self._tasks.run(), name="tasks"),
                         group.create_task(self._relay.run(), name="outbox"),
                         group.create_task(self._store.watch(), name="store"),
+                        group.create_task(self._folders.run(), name="folders"),
                     ]
                     await self._stop.wait()
                     await self._say_goodbye()

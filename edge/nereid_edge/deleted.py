@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Services that a document omitted: over at once for all who look, and kept for a while in case it was mistaken.
 
-A forged or foolish document takes so nothing away that the next one does not give back.
+A forged or foolish document takes so nothing away that the next one does not give back, while there is room for it.
 """
 
 import logging
-import shutil
-from pathlib import Path
+from collections.abc import Collection
 from typing import Final
 
 from nereid_edge.records import Change, mark_deleted, unmark_deleted
 from nereid_edge.service import Service
 from nereid_edge.store import OutboxStore
+from nereid_edge.worker_folders import WorkerFolders
 
 _log = logging.getLogger(__name__)
 
@@ -23,11 +23,11 @@ class Deleted:
     """The deleted services of which something is kept: for as long as their samples are, and for `KEPT_S` at least.
 
     Args:
-        workers: holds a folder of each service's workers, which goes too; None where they are not ours to remove.
+        folders: those of their workers, which go too.
     """
 
-    def __init__(self, store: OutboxStore, *, workers: Path | None = None) -> None:
-        self._store, self._workers = store, workers
+    def __init__(self, store: OutboxStore, folders: WorkerFolders) -> None:
+        self._store, self._folders = store, folders
         self._services: dict[str, Service] = {}
 
     def __bool__(self) -> bool:
@@ -54,26 +54,34 @@ class Deleted:
 
     def expire(self, now: float) -> None:
         """Let go what was deleted long enough ago; the samples in it are dropped now."""
-        for name, service in list(self._services.items()):
+        for service in list(self._services.values()):
             if service.deleted_until is not None and now >= service.deleted_until:
-                del self._services[name]
-                service.gone = True
-                rows = len(service.box.rows)
-                if rows:
-                    _log.warning("samples dropped", extra={"service": name, "reason": REASON, "samples": rows})
-                self._store.put(Change(forget=name))
-                self._remove_folder(name)
+                self._let_go(service)
 
-    def _remove_folder(self, name: str) -> None:
-        # The name came in a message: it must not lead out of the folder. No topic level holds a slash.
-        if self._workers is None or name in {".", ".."}:
+    def make_room(self, running: Collection[Service]) -> None:
+        """Let go what was deleted, the first first, where the disk is full or too many bytes of samples are stored.
+
+        Too many are more than the services that run may store together, or the largest that is kept.
+        """
+        if not self._services:
             return
-        folder = self._workers / name
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            _log.warning("folder of a deleted service stays", extra={"folder": str(folder), "problem": error.strerror})
-        else:
-            _log.info("folder of a deleted service removed", extra={"folder": str(folder)})
+        most = max(
+            sum(service.settings.policy.max_bytes for service in running),
+            *(service.settings.policy.max_bytes for service in self._services.values()),
+        )
+        stored = sum(service.box.bytes for service in (*running, *self._services.values()))
+        for service in list(self._services.values()):
+            if not self._store.full and stored <= most:
+                return
+            stored -= service.box.bytes
+            _log.warning("deleted service is given up before its time, for want of room", extra={"service": service.id})
+            self._let_go(service)
+
+    def _let_go(self, service: Service) -> None:
+        del self._services[service.id]
+        service.gone = True
+        rows = len(service.box.rows)
+        if rows:
+            _log.warning("samples dropped", extra={"service": service.id, "reason": REASON, "samples": rows})
+        self._store.put(Change(forget=service.id))
+        self._folders.give_up(service.id)

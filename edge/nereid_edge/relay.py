@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from nereid_edge import ledger
@@ -34,6 +33,7 @@ from nereid_edge.records import (
 from nereid_edge.rows import MALFORMED, POISON, REFUSED, UNDECODABLE, Drop, Row, SampleKey
 from nereid_edge.service import Service, ServiceSettings
 from nereid_edge.store import OutboxStore
+from nereid_edge.worker_folders import WorkerFolders
 from nereid_shared import histogram, topics
 from nereid_shared.errors import MessageInvalid, MessageTooLarge, TemporaryError
 from nereid_shared.link import Link, Message
@@ -69,20 +69,20 @@ class Relay:
     """The samples of all services of this node.
 
     Args:
-        workers: the folder with the workers' own folders; see `Deleted`.
+        folders: what the workers of deleted services leave.
 
     Attributes:
         strays: samples and answers of services that this node does not run.
     """
 
-    def __init__(self, *, node: str, store: OutboxStore, workers: Path | None = None) -> None:
+    def __init__(self, *, node: str, store: OutboxStore, folders: WorkerFolders) -> None:
         loaded = store.load()
         self.strays = 0
         self.clock = UpClock(loaded.clock)
         self._node, self._store, self._loaded = node, store, loaded
         self._services: dict[str, Service] = {}
         self._answers, self._acceptance = Answers(store), Acceptance()
-        self._deleted = Deleted(store, workers=workers)
+        self._deleted = Deleted(store, folders)
         self._cloud: Link | None = None
         self._cloud_up = False
         self._work = asyncio.Event()
@@ -116,7 +116,7 @@ class Relay:
                     self._acceptance.tell_all(service)
         if prune:
             self._loaded = Loaded()
-        self._deleted.expire(self.clock())
+        self._look_after_deleted(self.clock())
         self._work.set()
 
     def ledger(self, service: str) -> Ledger:
@@ -299,7 +299,7 @@ class Relay:
                 self._give_up(service, service.box.tick(now))
                 self._answers.give_up_kept(service, now)
                 self._pump(service, now)
-            self._deleted.expire(now)
+            self._look_after_deleted(now)
             if now - flushed >= LAZY_FLUSH_S:
                 flushed = now
                 self._save(now)
@@ -340,6 +340,10 @@ class Relay:
         service = self._services.pop(name, None) or self._restored(name, ServiceSettings(worker=""))
         self._save_streams(service)
         self._deleted.put(service, self.clock())
+
+    def _look_after_deleted(self, now: float) -> None:
+        self._deleted.expire(now)
+        self._deleted.make_room(self._services.values())
 
     def _restored(self, name: str, settings: ServiceSettings) -> Service:
         return Service.restored(name, settings, self._loaded, node=self._node)

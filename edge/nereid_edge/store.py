@@ -14,7 +14,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -72,6 +72,7 @@ class OutboxStore:
 
     Attributes:
         failing: why the last commit failed, "" while all is well; it is tried again until it succeeds.
+        full: the disk's being full is why.
 
     Raises:
         UserError: the file is damaged.
@@ -80,7 +81,7 @@ class OutboxStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.failing = ""
+        self.failing, self.full = "", False
         self._queue: queue.SimpleQueue[list[Change] | None] = queue.SimpleQueue()
         self._gathered: list[Change] = []
         self._gathering: asyncio.TimerHandle | None = None
@@ -221,15 +222,30 @@ class OutboxStore:
                     connection.execute("ROLLBACK")
                 if not self.failing:
                     _log.error("the outbox cannot be written", extra={"problem": str(error)})
-                self.failing = str(error)
+                self.failing, self.full = str(error), error.sqlite_errorcode == sqlite3.SQLITE_FULL
                 if self._closing.wait(RETRY_S):
                     return
+                if self.full:
+                    self._make_room(connection, batch)
                 continue
             if self.failing:
                 _log.info("the outbox can be written again")
-                self.failing = ""
+                self.failing, self.full = "", False
             self._call_back([change.done for change in batch if change.done is not None])
             return
+
+    def _make_room(self, connection: sqlite3.Connection, batch: list[Change]) -> None:
+        """Take what has queued into the batch, and remove first what is to be forgotten: its pages are free then."""
+        with suppress(queue.Empty):
+            while (changes := self._queue.get_nowait()) is not None:
+                batch += changes
+            self._queue.put(None)
+        forgotten = [change.forget for change in batch if change.forget is not None]
+        if forgotten:
+            with suppress(sqlite3.OperationalError), connection:
+                connection.execute("BEGIN IMMEDIATE")
+                for service in forgotten:
+                    _forget(connection, service)
 
     def _commit(self, connection: sqlite3.Connection, batch: Iterable[Change]) -> None:
         counts: dict[tuple[str, str], int] = {}
@@ -245,8 +261,7 @@ class OutboxStore:
             if change.stream is not None:
                 streams[change.stream[:2]] = change.stream
             if change.forget is not None:
-                for sql in _FORGET:
-                    execute(sql, (change.forget,))
+                _forget(connection, change.forget)
                 counts = {key: value for key, value in counts.items() if key[0] != change.forget}
                 streams = {key: value for key, value in streams.items() if key[0] != change.forget}
             clock = change.clock if change.clock is not None else clock
@@ -288,6 +303,11 @@ class _Translated:
 def _call_all(callbacks: list[Callable[[], None]]) -> None:
     for callback in callbacks:
         callback()
+
+
+def _forget(connection: sqlite3.Connection, service: str) -> None:
+    for sql in _FORGET:
+        connection.execute(sql, (service,))
 
 
 def _stored(record: StreamRecord) -> tuple[object, ...]:

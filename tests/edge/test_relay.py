@@ -10,9 +10,11 @@ from tests.edge.peers import NODE
 from tests.edge.rows import SERVICE_ID, SERVICE_UID, WORKER, service_row
 
 from nereid_edge.relay import CLOCK_EVERY_S, Relay
+from nereid_edge.rows import Policy
 from nereid_edge.service import ServiceSettings
 from nereid_edge.store import OutboxStore
 from nereid_edge.tasks import Tasks
+from nereid_edge.worker_folders import WorkerFolders
 from nereid_shared import samples, topics
 from nereid_shared.errors import MessageInvalid
 from nereid_shared.link import Message
@@ -27,7 +29,7 @@ SAMPLE = Sample(
 
 @pytest.fixture
 def relay(tmp_path: Path) -> Relay:
-    return Relay(node=NODE, store=OutboxStore(tmp_path / "outbox.db"))
+    return Relay(node=NODE, store=OutboxStore(tmp_path / "outbox.db"), folders=WorkerFolders(None))
 
 
 @pytest.fixture
@@ -117,10 +119,25 @@ async def test_a_report_of_a_new_stream_ends_the_one_before_it(relay: Relay, tas
     assert (ledger.hard, ledger.pending, ledger.dropped) == (4, 1, {"forgotten": 3})
 
 
+async def test_a_deleted_service_makes_room_for_the_samples_of_one_that_runs(relay: Relay) -> None:
+    body = sample(SAMPLE)
+    bounded = ServiceSettings(worker=WORKER, policy=Policy(max_bytes=len(body.payload) * 3 // 2))
+    relay.configure({SERVICE_ID: bounded}, prune=True)
+    relay.on_sample(body)
+    relay.configure({"other": bounded}, prune=True)
+    relay.configure({SERVICE_ID: bounded, "other": bounded}, prune=True)
+    assert relay.ledger(SERVICE_ID).pending == 1
+    relay.configure({"other": bounded}, prune=True)
+    relay.on_sample(body._replace(topic=topics.SAMPLES.of(service="other", node=NODE)))
+    relay.configure({"other": bounded}, prune=True)
+    relay.configure({SERVICE_ID: bounded, "other": bounded}, prune=True)
+    assert [relay.ledger(service).pending for service in (SERVICE_ID, "other")] == [0, 1]
+
+
 async def test_the_time_that_a_deleted_service_waits_is_kept_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
     async with OutboxStore(path) as store:
-        relay = Relay(node=NODE, store=store)
+        relay = Relay(node=NODE, store=store, folders=WorkerFolders(None))
         relay.configure({SERVICE_ID: ServiceSettings(worker=WORKER)}, prune=True)
         relay.on_sample(sample(SAMPLE))
         relay.configure({}, prune=True)

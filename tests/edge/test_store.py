@@ -130,6 +130,25 @@ async def test_a_file_that_cannot_be_written_is_tried_again_until_it_can(path: P
         assert len(OutboxStore(path).load().rows) == 1
 
 
+async def test_on_a_full_disk_what_is_to_be_forgotten_makes_room_for_what_came_before_it(path: Path) -> None:
+    body = b"b" * 300_000
+    async with OutboxStore(path) as store:
+        store.put(Change(statements=[insert("old", row(1), body)], counts=[("old", "accepted", 1)]))
+        await store.committed()
+        store.put(Change(statements=[("PRAGMA max_page_count = 1", ())]))  # no more pages than there are
+        await store.committed()
+        store.put(Change(statements=[insert("new", row(2), body)], counts=[("new", "accepted", 1)]))
+        stored = asyncio.create_task(store.committed())
+        async with asyncio.timeout(20):
+            while not store.full:
+                await asyncio.sleep(0.05)
+            store.put(Change(forget="old"))
+            await stored
+        assert (store.full, store.failing) == (False, "")
+    loaded = OutboxStore(path).load()
+    assert ([service for service, _ in loaded.rows], loaded.services) == (["new"], {"new"})
+
+
 async def test_a_change_that_can_never_be_written_ends_the_watch(path: Path) -> None:
     async with asyncio.timeout(10), OutboxStore(path) as store:
         store.put(Change(statements=[("INSERT INTO clock VALUES (2, 0)", ())]))
