@@ -104,7 +104,7 @@ class DatasetController:
             "observedGeneration": generation,
             "heldBy": sorted(self._holding.still_held_by(obj, wanted=rows)),
         }
-        counted = self._observed.node(node).status(metadata["uid"]) if rows else None
+        counted = self._observed.status(node, metadata["uid"]) if rows else None
         if counted is not None and counted.number_of_samples is not None:
             wanted["numberOfSamples"] = counted.number_of_samples
             wanted["updateTime"] = counted.update_time or status.get("updateTime") or now
@@ -131,7 +131,7 @@ class DatasetController:
         if not self._downstream.is_applied(node, uid):
             reason = self._downstream.trouble(node)
             return "False", reason or "NotAcknowledged", f"node {node} has not acknowledged the dataset yet"
-        status = self._observed.node(node).status(uid)
+        status = self._observed.status(node, uid)
         if status is None or status.generation < generation:
             return "False", "NotCounted", f"node {node} has not counted the samples yet"
         return _of_status(status)

@@ -97,9 +97,9 @@ class ServiceController:
         row = self._downstream.last_row(node, uid)
         return row if row is not None and row.spec is not None else None
 
-    def key_of(self, uid: str) -> Key | None:
-        """Return the key under which a uid, or a service's identity, is known."""
-        return self._keys.get(uid)
+    def key_of(self, identity: str) -> Key | None:
+        """Return the key of the service with an identity, as `service_id` makes it."""
+        return self._keys.get(identity)
 
     def awaiting(self, node: str) -> list[str]:
         """Return the services that the node shall no longer have, and may still hold."""
@@ -114,8 +114,8 @@ class ServiceController:
         if raw is None:
             return None
         uid = raw["metadata"]["uid"]
-        self._identities[key] = (uid, service_id(raw["metadata"]["name"], uid))
-        self._keys |= dict.fromkeys(self._identities[key], key)
+        identity = service_id(raw["metadata"]["name"], uid)
+        self._identities[key], self._keys[identity] = (uid, identity), key
         if "deletionTimestamp" in raw["metadata"]:
             self._downstream.assign(uid, {})
             await self._placement.delete(uid, key.namespace)
@@ -200,7 +200,7 @@ class ServiceController:
         workers = [self._edge_worker(uid, node, wanted, pods) for node in planned.nodes]
         if task is not None or planned.parts is not None:
             workers += self._cloud_workers(service, task)
-        statuses = {name: self._observed.node(name).status(uid) for name in held_by(raw).union(planned.nodes)}
+        statuses = {name: self._observed.status(name, uid) for name in held_by(raw).union(planned.nodes)}
         return ServiceReport(
             workers=tuple(workers),
             problems=(*planned.problems, *refused, *self._unresolved(uid), *self._unreadable(planned)),
@@ -217,7 +217,7 @@ class ServiceController:
         """Yield what nodes say of the datasets that their workers read."""
         for edge in planned.parts.edges if planned.parts is not None else ():
             for name, dataset in edge.datasets.items():
-                status = self._observed.node(edge.node).status(dataset["metadata"]["uid"])
+                status = self._observed.status(edge.node, dataset["metadata"]["uid"])
                 if status is not None and status.status == "failed":
                     message = f"Dataset {name} on node {edge.node}: {status.message}"
                     yield Problem(reason=status.reason or "DatasetUnreadable", message=message)
@@ -230,7 +230,6 @@ class ServiceController:
             yield Problem(reason=TASK_UNRESOLVED, message=message)
 
     def _edge_worker(self, uid: str, node: str, wanted: Wanted, pods: Mapping[str, Object]) -> WorkerObservation:
-        view = self._observed.node(node)
         row = wanted.rows.get(node)
         name = str(row.refs.get("worker", "")) if row is not None else ""
         return edge_worker(
@@ -242,8 +241,8 @@ class ServiceController:
                 pod=pods.get(name),
                 applied=self._downstream.is_applied(node, uid),
                 trouble=self._downstream.trouble(node),
-                state=view.task(uid),
-                status=view.status(uid),
+                state=self._observed.task(node, uid),
+                status=self._observed.status(node, uid),
             )
         )
 
@@ -277,8 +276,7 @@ class ServiceController:
         for pod in self._observed.cloud.pop(identity, {}):
             self._downstream.clear_cloud_info(identity, pod)
         del self._identities[key]
-        for known in (uid, identity):
-            self._keys.pop(known, None)
+        self._keys.pop(identity, None)
 
 
 def _parsed(raw: Object) -> JointInferenceService | Problem:

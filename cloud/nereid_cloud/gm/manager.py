@@ -125,7 +125,7 @@ class Leadership:
             listeners=Listeners(
                 on_node=self._tasks_of_node_changed,
                 on_status=self._status_came,
-                on_cloud=self._add_services,
+                on_cloud=self._cloud_worker_spoke,
                 on_duplicate=self._node_is_double,
             ),
         )
@@ -279,7 +279,7 @@ class Leadership:
 
     def _worker_changed(self, _key: Key, former: Object | None, present: Object | None) -> None:
         labels = ((present or former or {}).get("metadata") or {}).get("labels") or {}
-        self._add_services(labels.get(SERVICE_LABEL, ""))
+        self._look_at([labels.get(SERVICE_LABEL, "")])
 
     def _node_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
         if _node_facts(former) == _node_facts(present):
@@ -325,7 +325,7 @@ class Leadership:
             if (key := informer.key_of_uid(uid)) is not None:
                 queue.add_after(key, self._settings.metrics_interval_s)
 
-    def _add_services(self, identity: str) -> None:
+    def _cloud_worker_spoke(self, identity: str) -> None:
         key = self._service_controller.key_of(identity)
         service = None if key is None else self._services.get(*key)
         if service is not None:

@@ -126,9 +126,19 @@ class Observed:
     def __post_init__(self) -> None:
         self.born_at = self.clock()
 
-    def node(self, name: str) -> NodeView:
-        """Return a node's view, an empty one where nothing was heard."""
+    def speaker(self, name: str) -> NodeView:
+        """Return the view of a node that speaks, a new one at its first word."""
         return self.nodes.setdefault(name, NodeView())
+
+    def task(self, node: str, uid: str) -> TaskState | None:
+        """Return what a node's `state` says of a task."""
+        view = self.nodes.get(node)
+        return None if view is None else view.task(uid)
+
+    def status(self, node: str, uid: str) -> TaskStatus | None:
+        """Return the last status of a task on a node."""
+        view = self.nodes.get(node)
+        return None if view is None else view.status(uid)
 
     def is_observable(self, name: str) -> bool:
         """Whether the node's LocalController is there by its own recent word."""
@@ -169,10 +179,11 @@ class Observed:
         """Return a moment of our clock as RFC 3339."""
         return (self.born + timedelta(seconds=at - self.born_at)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def forget_task(self, uid: str) -> None:
-        """Drop what was said of a task that is no more."""
-        for view in self.nodes.values():
-            view.forget(uid)
+    def forget_task(self, uid: str, nodes: Iterable[str] | None = None) -> None:
+        """Drop what these nodes, or all, said of a task that is no more there."""
+        for name in list(self.nodes) if nodes is None else nodes:
+            if (view := self.nodes.get(name)) is not None:
+                view.forget(uid)
 
     def on_cloud_info(self, service: str, pod: str, info: WorkerInfo | None) -> bool:
         """Take a cloud worker's word, None where its topic was cleared; returns whether it counted."""

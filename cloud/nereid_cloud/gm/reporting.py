@@ -167,8 +167,7 @@ class ServiceReporter:
         }
         result = await asyncio.to_thread(self._cluster.patch, ref_in(JOINT_INFERENCE_SERVICE, raw), patch)
         self._services.written(raw, result)
-        for node in gone:
-            self._observed.node(node).forget(raw["metadata"]["uid"])
+        self._observed.forget_task(raw["metadata"]["uid"], gone)
         return result
 
 

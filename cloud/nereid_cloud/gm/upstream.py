@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from nereid_cloud.gm.desired import is_incredible
 from nereid_cloud.gm.downstream import Downstream
-from nereid_cloud.gm.observed import Observed
+from nereid_cloud.gm.observed import NodeView, Observed
 from nereid_shared import topics
 from nereid_shared.errors import MessageInvalid
 from nereid_shared.kinds import KINDS
@@ -70,9 +70,10 @@ class Upstream:
             return
         node = _levels(topics.NODE_ALIVE, message)["node"]
         alive = _body(NodeAlive, topics.NODE_ALIVE, message)
-        if self._observed.node(node).on_alive(alive, retained=message.retain, now=self._observed.clock()):
+        view = self._observed.speaker(node)
+        if view.on_alive(alive, retained=message.retain, now=self._observed.clock()):
             self._listeners.on_node(node)
-            self._warn_of_duplicate(node)
+            self._warn_of_duplicate(node, view)
 
     def _on_state(self, message: Message) -> None:
         if not message.payload:
@@ -84,20 +85,20 @@ class Upstream:
                 self._downstream.on_state(node, state)  # it says so; what the node said before stays
                 return
             self.seen_epoch = max(self.seen_epoch, state.epoch)
-        view = self._observed.node(node)
+        view = self._observed.speaker(node)
         former, was_observable = (view.state, view.tasks), self._observed.is_observable(node)
         if view.on_state(state, retained=message.retain, now=self._observed.clock()):
             self._downstream.on_state(node, state)
             # A fleet's heartbeats must not keep the controllers busy: they say nothing new.
             if not was_observable or former[0] is None or _place(former[0]) != _place(state) or former[1] != view.tasks:
                 self._listeners.on_node(node)
-            self._warn_of_duplicate(node)
+            self._warn_of_duplicate(node, view)
 
     def _on_status(self, message: Message) -> None:
         levels = _levels(topics.STATUS, message)
         status = _body(TaskStatus, topics.STATUS, message)
         node, row = levels["node"], self._downstream.last_row(levels["node"], status.uid)
-        view, was_observable = self._observed.node(node), self._observed.is_observable(node)
+        view, was_observable = self._observed.speaker(node), self._observed.is_observable(node)
         former, now = view.status(status.uid), self._observed.clock()
         # Also what does not count shows that the node is there: it may be all that it says until its next heartbeat.
         view.heard(status.boot, retained=message.retain, now=now)
@@ -107,7 +108,7 @@ class Upstream:
             logger.warning("status of a task that the node does not hold", extra={"topic": message.topic})
         elif view.on_status(status.uid, status, now=now):
             self._listeners.on_status(status.uid, former is None or _news(former) != _news(status))
-        self._warn_of_duplicate(node)
+        self._warn_of_duplicate(node, view)
 
     def _on_sync(self, message: Message) -> None:
         node = _levels(topics.SYNC, message)["node"]
@@ -122,8 +123,7 @@ class Upstream:
     def _on_document(self, message: Message) -> None:
         self._downstream.on_document(_levels(topics.DESIRED, message)["node"], message)
 
-    def _warn_of_duplicate(self, node: str) -> None:
-        view = self._observed.node(node)
+    def _warn_of_duplicate(self, node: str, view: NodeView) -> None:
         if view.duplicate:
             view.duplicate = False
             self._listeners.on_duplicate(node)

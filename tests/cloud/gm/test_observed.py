@@ -102,7 +102,7 @@ def test_absence_names_the_moment_of_the_last_word() -> None:
     seen = Observed(timeout_s=10, clock=clock, born=NOON)
     assert seen.absence("e") == "its LocalController was never heard"
     assert seen.is_unheard("e")
-    view = seen.node("e")
+    view = seen.speaker("e")
     view.on_alive(alive("online"), retained=True, now=clock())
     assert seen.absence("e") == "its LocalController has said nothing since the GlobalManager started"
     assert seen.is_unheard("e")
@@ -128,12 +128,30 @@ def test_counts_are_as_old_as_the_oldest_report() -> None:
     seen = Observed(timeout_s=10, clock=Clock(), born=NOON)
     status = TaskStatus(phase="p", status="running", boot="b", number=1)
     assert seen.reported_at("u", ["a", "b"]) is None
-    seen.node("a").on_status("u", status, now=107.0)
-    seen.node("b").on_status("u", status, now=104.0)
-    seen.node("elsewhere").on_status("u", status, now=101.0)
+    seen.speaker("a").on_status("u", status, now=107.0)
+    seen.speaker("b").on_status("u", status, now=104.0)
+    seen.speaker("elsewhere").on_status("u", status, now=101.0)
     assert seen.reported_at("u", ["a", "b"]) == "2026-01-01T12:00:04Z"
     seen.forget_task("u")
     assert seen.reported_at("u", ["a", "b"]) is None
+
+
+def test_asking_about_a_node_does_not_make_it_known() -> None:
+    seen = Observed(timeout_s=10, clock=Clock())
+    assert (seen.status("e", "u"), seen.task("e", "u"), seen.absence("e")) == (
+        None, None, "its LocalController was never heard",
+    )  # fmt: skip
+    seen.forget_task("u", ["e"])
+    assert not seen.nodes
+
+
+def test_what_one_node_said_of_a_task_is_forgotten_alone() -> None:
+    seen = Observed(timeout_s=10, clock=Clock())
+    status = TaskStatus(phase="p", status="running", boot="b", number=1)
+    for node in ("a", "b"):
+        seen.speaker(node).on_status("u", status, now=100.0)
+    seen.forget_task("u", ["a"])
+    assert (seen.status("a", "u"), seen.status("b", "u")) == (None, status)
 
 
 def test_a_cloud_workers_will_counts_only_for_its_own_boot() -> None:

@@ -109,7 +109,7 @@ async def test_the_highest_epoch_of_our_cluster_is_kept(parts: Parts) -> None:
         state = NodeState(boot="b", number=epoch, cluster=cluster, epoch=epoch)
         parts.hear(topics.STATE.filter(), topics.STATE.of(node="edge-0"), state.encode())
     assert parts.upstream.seen_epoch == 4
-    kept = parts.observed.node("edge-0").state
+    kept = parts.observed.nodes["edge-0"].state
     assert kept is not None
     assert kept.epoch == 9
 
