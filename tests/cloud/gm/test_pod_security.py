@@ -13,6 +13,7 @@ from tests.mosquitto import Mosquitto
 
 from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE, NAMESPACE, NODE
 from nereid_cloud.cluster.port import Cluster, Object, Ref
+from nereid_cloud.cluster.readiness import condition_of
 from nereid_cloud.gm.manager import run
 from nereid_cloud.gm.settings import Settings
 from nereid_shared.errors import NotFound
@@ -52,8 +53,7 @@ async def test_a_service_says_that_pod_security_refuses_its_pods(
 
         def problems() -> Object | None:
             """The condition, once both sides were refused."""
-            found = eyes.get(JOINT_INFERENCE_SERVICE, "digits", namespace) or {}
-            ready = next(iter((found.get("status") or {}).get("conditions") or ()), {})
+            ready = condition_of(eyes.get(JOINT_INFERENCE_SERVICE, "digits", namespace), "Ready")
             said = ready.get("message", "")
             return ready if "node edge-0" in said and "hostPath" in said and "-cloud-" in said else None
 
