@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 import yaml
 
 from nereid_shared.card import FILE_NAME, SCHEMA, Card
+from nereid_shared.defaults import CLASSIFY
 from nereid_shared.errors import ModelInvalid, UserError
 
 SUFFIXES: Final = frozenset({".jpeg", ".jpg", ".png"})
@@ -251,7 +252,7 @@ class Scaffold:
 
 def _builtin() -> dict[str, Any]:
     return {
-        "scriptDir": "", "scriptBootFile": "builtin:classify", "frameworkType": "tflite", "frameworkVersion": "2",
+        "scriptDir": "", "scriptBootFile": CLASSIFY, "frameworkType": "tflite", "frameworkVersion": "2",
     }  # fmt: skip
 
 

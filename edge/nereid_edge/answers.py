@@ -10,17 +10,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from nereid_edge.outbox import DELIVERED, NO_SUBSCRIBER
 from nereid_edge.records import AnswerRecord, Change, Statement, drop_answer, keep_answer
 from nereid_edge.service import Service
 from nereid_edge.store import OutboxStore
 from nereid_shared.errors import MessageTooLarge, TemporaryError
-from nereid_shared.link import Link
+from nereid_shared.link import DELIVERED, FAILURE, NO_SUBSCRIBER, Link
 
 _log = logging.getLogger(__name__)
 
 MAX_KEPT_ANSWERS: Final = 1000
-PUBLISH_FAILED: Final = 0x80
 
 
 class Answers:
@@ -52,7 +50,7 @@ class Answers:
             pass
         except MessageTooLarge as error:
             _log.warning("answer not handed on", extra={"service": service.id, "problem": str(error)})
-            on_ack(PUBLISH_FAILED)
+            on_ack(FAILURE)
             return True
         on_ack(None)
         return False

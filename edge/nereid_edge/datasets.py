@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import BinaryIO, Final, TextIO
 from urllib.parse import unquote, urlsplit
 
+from nereid_shared.defaults import DATASET_FORMATS
 from nereid_shared.errors import PermanentError
 
 _log = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 2.0
 MAX_LINE: Final = 1024 * 1024
-FORMATS: Final = ("csv", "txt")
 _CHUNK: Final = 256 * 1024
 _BOM: Final = codecs.BOM_UTF8
 # A file that never stops growing is read for at most a tenth of the time.
@@ -154,8 +154,10 @@ def files_of(source: DatasetSource) -> list[tuple[Path, os.stat_result]]:
     parts = urlsplit(source.url)
     if parts.scheme not in ("", "file") or not parts.path.startswith("/"):
         raise DatasetProblem("DatasetUrlUnsupported", f"{source.url}: a path on the node is needed")
-    if source.format not in FORMATS:
-        raise DatasetProblem("DatasetFormatUnknown", f"format {source.format!r}: known are {', '.join(FORMATS)}")
+    if source.format not in DATASET_FORMATS:
+        raise DatasetProblem(
+            "DatasetFormatUnknown", f"format {source.format!r}: known are {', '.join(DATASET_FORMATS)}"
+        )
     path = Path(unquote(parts.path) if parts.scheme else source.url)
     if not path.is_dir():
         return [(path, path.stat())]

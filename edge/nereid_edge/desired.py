@@ -15,7 +15,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from nereid_shared.desired import digest_of, task_hash
-from nereid_shared.messages import Desired, TaskRow
+from nereid_shared.messages import PRUNE_HELD, SPECS_MISSING, Desired, TaskRow
 
 COALESCE_S: Final = 0.2
 EVENT_GRACE_S: Final = 2.0
@@ -147,8 +147,8 @@ class DesiredState:
                 f"cluster {complete.cluster} would remove {len(self.pruned_if_accepted)} tasks of cluster "
                 f"{self.applied.cluster}; write its id to accept-cluster in the state folder to allow it"
             )
-            self._say("PruneHeld", message, now)
-            return Judgement(verdict=Verdict.HOLD, document=complete, reason="PruneHeld", message=message)
+            self._say(PRUNE_HELD, message, now)
+            return Judgement(verdict=Verdict.HOLD, document=complete, reason=PRUNE_HELD, message=message)
         return Judgement(verdict=Verdict.APPLY, document=complete)
 
     def stored(self, document: Desired, now: float) -> None:
@@ -295,7 +295,7 @@ def _mismatch(document: Desired, missing: tuple[str, ...]) -> tuple[str, str] | 
                 f"epoch {document.epoch} rev {document.rev}: {row.kind} {uid} is not what its hash says",
             )
     if missing:
-        return "SpecsMissing", f"epoch {document.epoch} rev {document.rev}: {len(missing)} specs were left out"
+        return SPECS_MISSING, f"epoch {document.epoch} rev {document.rev}: {len(missing)} specs were left out"
     return None
 
 

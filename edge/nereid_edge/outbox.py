@@ -26,9 +26,7 @@ from nereid_edge.rows import (
     Stream,
 )
 from nereid_edge.window import PAUSE_LIMIT_S, Budget, Rate, RoundTrip, Window
-
-DELIVERED: Final = 0x00
-NO_SUBSCRIBER: Final = 0x10
+from nereid_shared.link import DELIVERED
 
 MAX_GAPS: Final = 4096
 LIVE_PER_STORED: Final = 4

@@ -20,7 +20,6 @@ from nereid_edge.acceptance import Acceptance
 from nereid_edge.answers import Answers
 from nereid_edge.deleted import Deleted
 from nereid_edge.ledger import WorkerSide
-from nereid_edge.outbox import DELIVERED
 from nereid_edge.records import (
     AnswerRecord,
     Change,
@@ -30,15 +29,15 @@ from nereid_edge.records import (
     insert,
     tried,
 )
-from nereid_edge.rows import MALFORMED, POISON, REFUSED, UNDECODABLE, Drop, Row, SampleKey
+from nereid_edge.rows import POISON, Drop, Row, SampleKey
 from nereid_edge.service import Service, ServiceSettings
 from nereid_edge.store import OutboxStore
 from nereid_edge.worker_folders import WorkerFolders
 from nereid_shared import histogram, topics
 from nereid_shared.errors import MessageInvalid, MessageTooLarge, TemporaryError
-from nereid_shared.link import Link, Message
+from nereid_shared.link import DELIVERED, Link, Message
 from nereid_shared.messages import Ledger
-from nereid_shared.samples import Result, Sample
+from nereid_shared.samples import MALFORMED_SCORES, PREDICT_FAILED, REFUSED, UNDECODABLE, Result, Sample
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +49,12 @@ TOO_LARGE: Final = "too-large"
 CLOCK_EVERY_S: Final = 60.0
 # The ledger's name for what a cloud worker says instead of an answer; it is `REFUSED` for all else that a script may
 # say. A script that raised may do better at the next try: only the last one counts.
-_REASONS: Final = {"": "", "predict-failed": POISON, UNDECODABLE: UNDECODABLE, MALFORMED: MALFORMED}
+_REASONS: Final = {
+    "": "",
+    PREDICT_FAILED: POISON,
+    UNDECODABLE: UNDECODABLE,
+    MALFORMED_SCORES: MALFORMED_SCORES,
+}
 _MAX_REMAINING_MS: Final = 7 * 24 * 3600 * 1000
 
 

@@ -12,9 +12,6 @@ EXPIRED: Final = "expired"
 OVER_BUDGET: Final = "over-budget"
 FULL: Final = "full"
 POISON: Final = "poison"
-UNDECODABLE: Final = "undecodable"
-MALFORMED: Final = "malformed-scores"
-REFUSED: Final = "refused"
 FORGOTTEN: Final = "forgotten"
 
 

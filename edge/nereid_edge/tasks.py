@@ -23,6 +23,7 @@ from nereid_shared import topics
 from nereid_shared.errors import LinkDown, MessageInvalid, NereidError
 from nereid_shared.link import Link, Message
 from nereid_shared.messages import (
+    PRUNE_HELD,
     Ledger,
     ModelOutput,
     Output,
@@ -180,7 +181,7 @@ class Tasks:
         states = {}
         for uid, one in self._tasks.items():
             status, reason, message = self._condition(one)
-            condition = "PruneHeld" if uid in held else _CONDITIONS.get(status, "Applied")
+            condition = PRUNE_HELD if uid in held else _CONDITIONS.get(status, "Applied")
             states[uid] = TaskState(generation=one.row.generation, condition=condition, reason=reason, message=message)
         return states
 

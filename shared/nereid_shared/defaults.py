@@ -6,6 +6,9 @@ from typing import Final
 BUILTIN_PREFIX: Final = "builtin:"
 CLASSIFY: Final = f"{BUILTIN_PREFIX}classify"
 
+DATASET_FORMATS: Final = ("csv", "txt")
+"""What the LocalController counts and the worker reads; a script may open a folder by itself."""
+
 DEADLINE: Final = "1s"
 
 OUTBOX_KEEP_FOR: Final = "1h"

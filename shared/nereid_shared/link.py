@@ -26,9 +26,9 @@ from nereid_shared.errors import (
     PublishRefused,
 )
 from nereid_shared.link_settings import LinkSettings, TlsFiles, Will
-from nereid_shared.session import FAILURE, OnAck, Received, Session, reason_name
+from nereid_shared.session import DELIVERED, FAILURE, NO_SUBSCRIBER, OnAck, Received, Session, reason_name
 
-__all__ = ["Handler", "Link", "LinkSettings", "Message", "TlsFiles", "Will"]
+__all__ = ["DELIVERED", "FAILURE", "NO_SUBSCRIBER", "Handler", "Link", "LinkSettings", "Message", "TlsFiles", "Will"]
 
 _log = logging.getLogger(__name__)
 
@@ -167,7 +167,7 @@ class Link:
         await self._is_down.wait()
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
-        """Publish with QoS 1 and return the PUBACK's reason code: 0, or 0x10 when nobody subscribes.
+        """Publish with QoS 1 and return the PUBACK's reason code: `DELIVERED`, or `NO_SUBSCRIBER`.
 
         Waits while the queue behind the window is full.
 

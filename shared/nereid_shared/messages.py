@@ -21,6 +21,14 @@ from nereid_shared.quantities import duration_s
 SCHEMA: Final = "1.0"
 _MAJOR: Final = SCHEMA.partition(".")[0]
 
+PRUNE_HELD: Final = "PruneHeld"
+"""A node's reason, and its tasks' condition, while it holds a document that would remove another cluster's tasks."""
+
+SPECS_MISSING: Final = "SpecsMissing"
+"""A node's reason where a document lists hashes of which it has no specs; it asks for them in `Sync.want_specs`."""
+
+WorkerStatus = Literal["starting", "running", "completed", "failed", "offline"]
+
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 """A count from outside: exact as JSON's number and as SQLite's."""
 
@@ -177,7 +185,7 @@ class TaskState(Body, kw_only=True):
 
     Attributes:
         generation: the generation that it applied.
-        condition: ``Applied``, ``Running``, ``Completed``, ``Failed`` or ``PruneHeld``.
+        condition: ``Applied``, ``Running``, ``Completed``, ``Failed`` or `PRUNE_HELD`.
         reason: one CamelCase word, where there is something to say.
     """
 
@@ -306,7 +314,7 @@ class WorkerInfo(Body, kw_only=True):
     owner_name: str
     owner_kind: str
     kind: str = "inference"
-    status: Literal["starting", "running", "completed", "failed", "offline"]
+    status: WorkerStatus
     task_info: TaskInfo | None = None
     service: str = ""
     node: str = ""

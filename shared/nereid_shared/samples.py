@@ -39,6 +39,12 @@ JPEG: Final = "jpeg"
 PNG: Final = "png"
 RAW: Final = "raw"
 
+# What `Result.error` says; a script may say other words, which count as `REFUSED`.
+UNDECODABLE: Final = "undecodable"
+MALFORMED_SCORES: Final = "malformed-scores"
+PREDICT_FAILED: Final = "predict-failed"
+REFUSED: Final = "refused"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
@@ -128,7 +134,7 @@ class Result:
         score: its confidence, 0..1.
         scores: the best classes with their probabilities, the most likely first.
         model: sha256 of the model file that answered, in hex.
-        error: the ledger's reason, such as ``undecodable``; "" for an answer.
+        error: why there is no answer, such as `UNDECODABLE`; "" for an answer.
         compute_ms: time in the model for the whole batch.
         batch: how many samples ran together.
     """

@@ -34,7 +34,9 @@ _log = logging.getLogger(__name__)
 
 OnAck = Callable[[int | None], None]
 
-# 0x80 and above are failures in every MQTT 5 packet.
+# A PUBACK's reason codes; 0x80 and above are failures in every MQTT 5 packet.
+DELIVERED: Final = 0x00
+NO_SUBSCRIBER: Final = 0x10
 FAILURE: Final = 0x80
 
 # Fixed header 5, topic length 2, packet id 2, properties 1: we send none.

@@ -8,19 +8,20 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nereid_edge.outbox import DELIVERED, NO_SUBSCRIBER, RETRY_S, Outbox
+from nereid_edge.outbox import RETRY_S, Outbox
 from nereid_edge.rows import (
     EXPIRED,
     FORGOTTEN,
     FULL,
     OVER_BUDGET,
     POISON,
-    UNDECODABLE,
     Accepted,
     Policy,
     Row,
     SampleKey,
 )
+from nereid_shared.link import DELIVERED, NO_SUBSCRIBER
+from nereid_shared.samples import UNDECODABLE
 
 DIGEST = b"d" * 32
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, Self
 
+from nereid_shared.defaults import CLASSIFY
 from nereid_shared.errors import UserError
 from nereid_worker.answers import Answer
 from nereid_worker.edge import JointInference
@@ -19,7 +20,6 @@ from nereid_worker.sources import Source
 
 log = logging.getLogger(__name__)
 
-PREFIX: Final = "builtin:"
 ANSWERS_FILE: Final = "answers.jsonl"
 ANSWERS_MAX_BYTES: Final = 32 * 1024 * 1024
 """Of one file, some 60,000 samples; there are at most two. The demo, which reads along, has below 2,000 samples."""
@@ -135,7 +135,7 @@ def classify(service: JointInference, state: Path, *, on_end: Callable[[], None]
     source = service.dataset
     if source is None:
         raise UserError(
-            "builtin:classify has nothing to read", where="spec.edgeWorker.dataset", mend="Name a Dataset on this node."
+            f"{CLASSIFY} has nothing to read", where="spec.edgeWorker.dataset", mend="Name a Dataset on this node."
         )
     source.interval_s = interval_s(service.parameters)
     with NoLog() if service.parameters.get("answers") == "false" else AnswerLog(state / ANSWERS_FILE) as answers:

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from nereid_shared.card import Card, card_path, model_path
 from nereid_shared.errors import BadSample, ModelInvalid
+from nereid_shared.samples import MALFORMED_SCORES
 from nereid_worker.decimals import shortest
 from nereid_worker.litert import Interpreter
 from nereid_worker.preprocess import Frame, Preprocessor
@@ -157,7 +158,7 @@ class Classifier:
         # Plain floats: for the few classes of a classifier, fifteen calls into numpy cost more than all the arithmetic.
         values: list[float] = raw.ravel().tolist()
         if not isfinite(sum(values)):
-            raise BadSample("the model's scores are not finite", reason="malformed-scores")
+            raise BadSample("the model's scores are not finite", reason=MALFORMED_SCORES)
         most = max(values)
         index = values.index(most)
         if self._softmax:
@@ -165,7 +166,7 @@ class Classifier:
             total = sum(powers)
             values, most = [power / total for power in powers], 1.0 / total
         elif most > 1 + SLACK or min(values) < -SLACK:
-            raise BadSample(f"the model's probabilities run from {min(values)} to {most}", reason="malformed-scores")
+            raise BadSample(f"the model's probabilities run from {min(values)} to {most}", reason=MALFORMED_SCORES)
         label = self.labels[index]
         if self._min_score and shortest(np.array([most], np.float32))[0] < self._min_score:
             label = ""

@@ -20,9 +20,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final
 
 from nereid_shared import topics
+from nereid_shared.defaults import CLASSIFY
 from nereid_shared.errors import (
     MessageInvalid,
     MessageTooLarge,
@@ -32,9 +33,9 @@ from nereid_shared.errors import (
     TemporaryError,
     UserError,
 )
-from nereid_shared.link import Link, LinkSettings, Message, TlsFiles, Will
-from nereid_shared.messages import ModelOutput, Task, WorkerInfo
-from nereid_shared.samples import Result, Sample
+from nereid_shared.link import FAILURE, Link, LinkSettings, Message, TlsFiles, Will
+from nereid_shared.messages import ModelOutput, Task, WorkerInfo, WorkerStatus
+from nereid_shared.samples import UNDECODABLE, Result, Sample
 from nereid_worker.classifier import Classifier
 from nereid_worker.cloud_answers import Predict, answer
 from nereid_worker.cloud_batches import Batches, Job, Pace
@@ -43,7 +44,6 @@ from nereid_worker.scratch import Scratch
 
 log = logging.getLogger(__name__)
 
-BUILTIN: Final = "builtin:classify"
 ANSWERS_KEPT: Final = 1024
 # One log line per refused node, of so many: a stranger must not fill the log.
 STRANGERS_KEPT: Final = 100
@@ -56,7 +56,6 @@ GOODBYE_S: Final = 2.0
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
 
-Status = Literal["starting", "running", "completed", "failed", "offline"]
 _Identity = tuple[str, str, int, bytes]
 
 _current: "CloudWorker | None" = None
@@ -88,7 +87,7 @@ class CloudWorker:
         self.parameters: Mapping[str, str] = MappingProxyType(task.parameters)
         self.processed = self.batches = self.undecodable = self.failed = self.refused = self.repeated = 0
         self._boot, self._number = secrets.token_hex(8), 0
-        self._status: Status = "starting"
+        self._status: WorkerStatus = "starting"
         self._reason, self._message = "LoadingModel", ""
         self._classifier: Classifier | None = None
         self._scratch = Scratch()
@@ -214,7 +213,7 @@ class CloudWorker:
 
     def _serve_or_run_script(self, predict: Predict | None) -> None:
         boot = self.task.script_boot_file
-        if predict is None and boot != BUILTIN:
+        if predict is None and boot != CLASSIFY:
             folder = Path(self.task.script_dir)
             sys.path.insert(0, str(folder))
             runpy.run_path(str(folder / boot), run_name="__main__")
@@ -280,7 +279,7 @@ class CloudWorker:
         for job, result in zip(jobs, results, strict=True):
             if not result.error:
                 self.processed += 1
-            elif result.error == "undecodable":
+            elif result.error == UNDECODABLE:
                 self.undecodable += 1
             else:
                 self.failed += 1
@@ -296,7 +295,7 @@ class CloudWorker:
 
     def _publish(self, job: Job, body: bytes) -> None:
         def published(code: int | None) -> None:
-            if code is not None and code >= 0x80:
+            if code is not None and code >= FAILURE:
                 log.error("result refused by the broker", extra={"node": job.node, "reason_code": code})
             self._waiting.discard(job.identity)
             if not self._waiting:
@@ -350,7 +349,7 @@ class CloudWorker:
         except (TemporaryError, TimeoutError):
             log.info("left without a goodbye")
 
-    def _say(self, status: Status, reason: str, message: str) -> None:
+    def _say(self, status: WorkerStatus, reason: str, message: str) -> None:
         """Change the status; callable from any thread."""
         if (status, reason, message) != (self._status, self._reason, self._message):
             log.info("status", extra={"status": status, "reason": reason, "problem": message})
@@ -374,7 +373,7 @@ class CloudWorker:
             await asyncio.sleep(self._info_every_s)
             self._tell()
 
-    def _info(self, status: Status) -> WorkerInfo:
+    def _info(self, status: WorkerStatus) -> WorkerInfo:
         self._number += 1
         task, model = self.task, self.task.model
         digest = self._classifier.digest if self._classifier else ""

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 
 from nereid_shared.errors import BadSample
-from nereid_shared.samples import RAW, Result, Sample
+from nereid_shared.samples import MALFORMED_SCORES, PREDICT_FAILED, RAW, REFUSED, UNDECODABLE, Result, Sample
 from nereid_worker.classifier import Prediction
 from nereid_worker.preprocess import Frame
 from nereid_worker.rules import SLACK
@@ -39,7 +39,7 @@ def answer(samples: Sequence[Sample], predict: Predict, *, model: str, labels: S
         labels: the names of a `Prediction`'s probabilities.
     """
     began = time.perf_counter()
-    outcomes: list[Answered] = [BadSample("", reason="undecodable")] * len(samples)
+    outcomes: list[Answered] = [BadSample("", reason=UNDECODABLE)] * len(samples)
     frames: list[Frame] = []
     places: list[int] = []
     for place, sample in enumerate(samples):
@@ -75,34 +75,34 @@ def _predicted(predict: Predict, frames: list[Frame]) -> Sequence[Answered]:
     except Exception:  # a user's function; one sample must not take its neighbours or the worker with it
         log.exception("predict failed", extra={"batch": len(frames)})
         if len(frames) == 1:
-            return [BadSample("predict raised; its log has the traceback", reason="predict-failed")]
+            return [BadSample("predict raised; its log has the traceback", reason=PREDICT_FAILED)]
         return [outcome for frame in frames for outcome in _predicted(predict, [frame])]
     return outcomes
 
 
 def _frame(sample: Sample) -> Frame:
     if hashlib.sha256(sample.payload).digest() != sample.digest:
-        raise BadSample("the payload is not what its digest says", reason="undecodable")
+        raise BadSample("the payload is not what its digest says", reason=UNDECODABLE)
     if sample.encoding != RAW:
         return sample.payload
     if sample.dtype not in _RAW_DTYPES:
-        raise BadSample(f"raw pixels of type {sample.dtype!r}", reason="undecodable")
+        raise BadSample(f"raw pixels of type {sample.dtype!r}", reason=UNDECODABLE)
     dtype = np.dtype(sample.dtype)
     if math.prod(sample.shape) * dtype.itemsize != len(sample.payload):
-        raise BadSample(f"{len(sample.payload)} bytes for the shape {sample.shape}", reason="undecodable")
+        raise BadSample(f"{len(sample.payload)} bytes for the shape {sample.shape}", reason=UNDECODABLE)
     return np.frombuffer(sample.payload, dtype).reshape(sample.shape)
 
 
 def _said(outcome: Answered, labels: Sequence[str]) -> tuple[str, float, tuple[tuple[str, float], ...], str]:
     """Return label, score, best classes and error."""
     if isinstance(outcome, BadSample):
-        return "", 0.0, (), outcome.reason or "refused"
+        return "", 0.0, (), outcome.reason or REFUSED
     if isinstance(outcome, Prediction):
         best = outcome.probabilities.argsort()[::-1][:BEST]
         scores = tuple((labels[i], float(outcome.probabilities[i])) for i in best) if labels else ()
         return outcome.label, outcome.score, scores, ""
     label, score = outcome
     if not -SLACK <= score <= 1 + SLACK:
-        return "", 0.0, (), "malformed-scores"
+        return "", 0.0, (), MALFORMED_SCORES
     clipped = min(max(float(score), 0.0), 1.0)
     return str(label), clipped, ((str(label), clipped),), ""

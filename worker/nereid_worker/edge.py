@@ -21,11 +21,11 @@ from msgspec.structs import replace
 
 from nereid_shared import topics
 from nereid_shared.errors import BadSample
-from nereid_shared.samples import MAX_KEY_BYTES, Result
+from nereid_shared.samples import MAX_KEY_BYTES, UNDECODABLE, Result
 from nereid_worker.answers import Answer, Opinion
 from nereid_worker.encoding import ENVELOPE_BYTES, encode_frame, is_frame, to_spool
 from nereid_worker.files import Files
-from nereid_worker.page import FAILURES, Page, mark_of
+from nereid_worker.page import BUFFER_FULL, FAILURES, MISSING, OTHER, TOO_LARGE, Page, mark_of
 from nereid_worker.reader import Reader, as_source
 from nereid_worker.sources import Frame, Source, frame
 from nereid_worker.spool import Spool
@@ -309,9 +309,9 @@ class JointInference:
         model = self.classifier.digest
         try:
             if item.data is None:
-                raise BadSample("cannot be read", reason="missing")
+                raise BadSample("cannot be read", reason=MISSING)
             if type(item.data) is not bytes and not is_frame(item.data):
-                raise BadSample("neither encoded bytes nor a uint8 array (height, width[, 3])", reason="undecodable")
+                raise BadSample("neither encoded bytes nor a uint8 array (height, width[, 3])", reason=UNDECODABLE)
             prediction = self.classifier.predict(item.data)
             verdict = self.rule.judge(prediction.values, item.index)
         except BadSample as error:
@@ -332,7 +332,7 @@ class JointInference:
         page = self._page
         page.seen += 1
         if answer.error:
-            page.failed[answer.error if answer.error in FAILURES else "error"] += 1
+            page.failed[answer.error if answer.error in FAILURES else OTHER] += 1
         else:
             page.observe("edge", answer.latency_s)
             if answer.is_hard:
@@ -350,12 +350,12 @@ class JointInference:
         deadline_s = item.captured_s + self.deadline_s
         body = self._body(item, answer, deadline_s)
         most = topics.SAMPLES.max_bytes - ENVELOPE_BYTES
-        refusal = "too-large" if len(body) > most or not spool.fits(len(body)) else ""
+        refusal = TOO_LARGE if len(body) > most or not spool.fits(len(body)) else ""
         if not refusal and not spool.has_room(len(body)):
             if source is not None and not source.live:
                 self._wait_for_room(len(body))
             else:
-                refusal = "buffer-full"
+                refusal = BUFFER_FULL
         if refusal:
             log.warning("hard sample kept from the cloud", extra={"key": item.key, "reason": refusal})
             page.dropped[refusal] += 1

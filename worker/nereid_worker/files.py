@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from nereid_shared.defaults import DATASET_FORMATS
 from nereid_shared.errors import UserError
 from nereid_worker.folder_names import FolderNames
 from nereid_worker.page import mark_of
@@ -24,6 +25,8 @@ from nereid_worker.sources import Frame, frame
 
 log = logging.getLogger(__name__)
 
+FOLDER: Final = "folder"
+FORMATS: Final = (*DATASET_FORMATS, FOLDER)
 IMAGE_SUFFIXES: Final = frozenset({".jpeg", ".jpg", ".png"})
 MAX_FILE_BYTES: Final = 12 * 1024 * 1024
 # A file system's clock ticks every few ms, and two changes within one tick look the same.
@@ -55,8 +58,10 @@ class Files:
 
     def __init__(self, url: str, format: str, *, interval_s: float = 0.0) -> None:  # noqa: A002 - the CRD's word
         self._path = Path(unquote(urlsplit(url).path) if url.startswith("file://") else url)
-        if format not in {"csv", "txt", "folder"}:
-            raise UserError(f"format {format!r} has no reader", where=url, mend="Use csv, txt or folder")
+        if format not in FORMATS:
+            raise UserError(
+                f"format {format!r} has no reader", where=url, mend=f"Use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            )
         self._require()
         self._format = format
         self.interval_s = interval_s
@@ -66,7 +71,7 @@ class Files:
 
     def keep_order(self, state: Path) -> None:
         """Let the order of a folder's images outlive the process, in a file of the state folder."""
-        if self._format == "folder":
+        if self._format == FOLDER:
             self._seen.keep_in(state / "folder.names", identity=self.identity)
 
     def resume(self, cursor: int, mark: int) -> int:
@@ -86,7 +91,7 @@ class Files:
             if mark_of(name or str(index)) != mark:
                 continue
             if index == cursor - 1:
-                if self._format == "folder":
+                if self._format == FOLDER:
                     self._seen.forget_gone(cursor)
                 return cursor
             if nearest is None or abs(index + 1 - cursor) <= abs(nearest - cursor):
@@ -135,7 +140,7 @@ class Files:
             )  # fmt: skip
 
     def _named_by(self) -> list[Path]:
-        if self._format == "folder":
+        if self._format == FOLDER:
             return self._folders
         return [self._path, *self._indices()] if self._path.is_dir() else [self._path]
 
@@ -148,7 +153,7 @@ class Files:
     def _numbered(self) -> Iterator[tuple[int, str]]:
         """Yield each image's index and name."""
         try:
-            if self._format == "folder":
+            if self._format == FOLDER:
                 yield from self._seen.take(self._found())
             else:
                 yield from enumerate(name for index in self._indices() for name in _rows(index, self._format))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from nereid_shared.errors import BadSample
+from nereid_shared.samples import UNDECODABLE
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _SOS, _EOI = 0xDA, b"\xff\xd9"
@@ -80,4 +81,4 @@ def _sized(kind: Literal["jpeg", "png"], width: int, height: int) -> Header:
 
 
 def _bad(what: str) -> BadSample:
-    return BadSample(f"not a picture: {what}", reason="undecodable")
+    return BadSample(f"not a picture: {what}", reason=UNDECODABLE)

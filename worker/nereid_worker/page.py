@@ -17,11 +17,17 @@ from typing import Any, Final, Self
 
 from nereid_shared import histogram
 from nereid_shared.messages import Ledger
+from nereid_shared.samples import MALFORMED_SCORES, UNDECODABLE
 from nereid_worker.damage import set_aside
 from nereid_worker.mapped import open_mapped
 
-FAILURES: Final = ("undecodable", "malformed-scores", "missing", "error")
-DROPS: Final = ("buffer-full", "too-large")
+MISSING: Final = "missing"
+OTHER: Final = "error"
+FAILURES: Final = (UNDECODABLE, MALFORMED_SCORES, MISSING, OTHER)
+
+BUFFER_FULL: Final = "buffer-full"
+TOO_LARGE: Final = "too-large"
+DROPS: Final = (BUFFER_FULL, TOO_LARGE)
 
 # Names the layout too: another number wherever a record, FAILURES or DROPS changes.
 _MAGIC: Final = b"NEREIDP3"

@@ -12,6 +12,7 @@ import numpy as np
 
 from nereid_shared.card import Card
 from nereid_shared.errors import BadSample, UserError
+from nereid_shared.samples import UNDECODABLE
 from nereid_worker.image_header import read_header
 from nereid_worker.litert import TensorSpec
 
@@ -169,4 +170,4 @@ def _table(card: Card, tensor: TensorSpec) -> np.ndarray:
 
 
 def _bad(why: str) -> BadSample:
-    return BadSample(f"not a picture: {why}", reason="undecodable")
+    return BadSample(f"not a picture: {why}", reason=UNDECODABLE)

@@ -18,10 +18,11 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Final, Literal
+from typing import Final
 
+from nereid_shared.defaults import BUILTIN_PREFIX, CLASSIFY, DATASET_FORMATS
 from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
-from nereid_shared.messages import DatasetRef, ModelOutput, Task, TaskInfo, WorkerInfo
+from nereid_shared.messages import DatasetRef, ModelOutput, Task, TaskInfo, WorkerInfo, WorkerStatus
 from nereid_shared.samples import Result
 from nereid_worker import builtin
 from nereid_worker.edge import DRAIN_S, JointInference, Results
@@ -35,17 +36,12 @@ from nereid_worker.uplink import Uplink
 
 log = logging.getLogger(__name__)
 
-DATASET_FORMATS: Final = ("csv", "txt")
-"""What the LocalController counts too; a script may open a folder by itself (`nereid_worker.Files`)."""
-
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
 INSIST_S: Final = DRAIN_S + 1.0
 """After a signal: how long a script may take to come back to the SDK before it is interrupted where it is."""
 
 EXTRAS: Final = {"numpy": "worker", "ai_edge_litert": "worker", "cv2": "vision"}
-
-Status = Literal["starting", "running", "completed", "failed", "offline"]
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM)
 _process: "EdgeProcess | None" = None
@@ -79,7 +75,7 @@ class EdgeProcess:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._boot = secrets.token_hex(8)
-        self._told: tuple[Status, str, str] = ("starting", "", "")
+        self._told: tuple[WorkerStatus, str, str] = ("starting", "", "")
         self._notice = "", ""
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._first_task: Task | None = None
@@ -129,7 +125,7 @@ class EdgeProcess:
         self._close("offline", "Stopped")
         return int(self._uplink_failed)
 
-    def _close(self, status: Status, reason: str, message: str = "") -> None:
+    def _close(self, status: WorkerStatus, reason: str, message: str = "") -> None:
         # Blocked, not ignored: what comes now must reach the program that may replace this one.
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -207,9 +203,9 @@ class EdgeProcess:
 
     def _run_script(self, task: Task) -> None:
         boot = task.script_boot_file
-        if boot.startswith(builtin.PREFIX):
-            if boot != f"{builtin.PREFIX}classify":
-                raise UserError(f"there is no {boot!r}", where="scriptBootFile", mend="Use builtin:classify.")
+        if boot.startswith(BUILTIN_PREFIX):
+            if boot != CLASSIFY:
+                raise UserError(f"there is no {boot!r}", where="scriptBootFile", mend=f"Use {CLASSIFY}.")
             service = self.service()
             builtin.classify(
                 service, self._settings.state,
@@ -282,7 +278,7 @@ class EdgeProcess:
             state=self._settings.state,
         )  # fmt: skip
 
-    def _tell(self, status: Status, reason: str = "", message: str = "") -> None:
+    def _tell(self, status: WorkerStatus, reason: str = "", message: str = "") -> None:
         if self._told != (status, reason, message):
             log.info("status", extra={"status": status, "reason": reason})
         self._told = (status, reason, message)

@@ -23,6 +23,7 @@ import numpy as np
 from msgspec import Struct
 
 from nereid_shared.errors import BadSample, UserError
+from nereid_shared.samples import MALFORMED_SCORES
 from nereid_worker.decimals import parse_decimal, shortest
 
 # Softmax and dequantisation round; beyond this much a probability is malformed, not rounded.
@@ -109,7 +110,7 @@ class Rule(ABC):
         p: list[float] = probabilities.tolist()
         for x in p:
             if not -SLACK <= x <= 1 + SLACK:  # NaN fails every comparison
-                raise BadSample(f"probability {x} is not within 0..1", reason="malformed-scores")
+                raise BadSample(f"probability {x} is not within 0..1", reason=MALFORMED_SCORES)
         return self.judge(p, index, width=probabilities.dtype.type)
 
     def judge(self, p: Sequence[float], index: int, *, width: type[np.floating[Any]] = np.float32) -> Verdict:

@@ -19,7 +19,7 @@ from msgspec import structs
 
 from nereid_shared import topics
 from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, TemporaryError
-from nereid_shared.link import Link, LinkSettings, Message, Will
+from nereid_shared.link import NO_SUBSCRIBER, Link, LinkSettings, Message, Will
 from nereid_shared.messages import Accepted, Task, WorkerInfo
 from nereid_shared.samples import Result, Sample
 from nereid_worker.encoding import from_spool
@@ -34,8 +34,6 @@ TICK_S: Final = 0.25
 GOODBYE_S: Final = 2.0
 HEARTBEAT_EVERY: Final = 10
 """Info without news goes at every tenth interval: the LC says again then what the worker may have missed."""
-
-NOBODY_SUBSCRIBES: Final = 0x10
 
 
 class Uplink:
@@ -243,7 +241,7 @@ class Uplink:
             link.publish_nowait(self._samples, replace(sample, payload=b"").encode(), on_ack=on_ack)
 
     def _on_ack(self, generation: int, reason: int | None) -> None:
-        self._sender.acknowledged(generation, nobody=reason == NOBODY_SUBSCRIBES)
+        self._sender.acknowledged(generation, nobody=reason == NO_SUBSCRIBER)
         self._pump()
 
     def _take_task(self, message: Message) -> None:

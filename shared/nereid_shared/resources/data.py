@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from nereid_shared.defaults import DATASET_FORMATS
 from nereid_shared.resources.parts import Condition, Metric, ObjectName, Part, Place, Resource
 from nereid_shared.resources.rules import Rule, immutable, path_or_url
 
@@ -14,7 +15,9 @@ class DatasetSpec(Part):
     """Where a dataset lives and how it is read."""
 
     data_url: Place = Field(description="The data: an absolute path on the node, or a URL.")
-    format: str = Field(min_length=1, max_length=63, description="How the data is read: csv or txt.")
+    format: str = Field(
+        min_length=1, max_length=63, description=f"How the data is read: {' or '.join(DATASET_FORMATS)}."
+    )
     node_name: ObjectName = Field(description="The node that owns the data; it never changes.")
 
     rules: ClassVar[tuple[Rule, ...]] = (

@@ -55,7 +55,7 @@ class WorkerSpec(Part):
     script_boot_file: str = Field(
         min_length=1,
         max_length=255,
-        description="The script in that folder, or builtin:classify for none of one's own.",
+        description=f"The script in that folder, or {CLASSIFY} for none of one's own.",
     )
     framework_type: str = Field(max_length=63, description="The framework, such as tflite.")
     framework_version: str = Field(max_length=63, description="The framework's version.")
@@ -67,8 +67,8 @@ class WorkerSpec(Part):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "",
-            "self.scriptDir != '' || self.scriptBootFile.startsWith('builtin:')",
-            "scriptDir must be set, or scriptBootFile be builtin:classify",
+            f"self.scriptDir != '' || self.scriptBootFile.startsWith('{BUILTIN_PREFIX}')",
+            f"scriptDir must be set, or scriptBootFile be {CLASSIFY}",
             lambda value, _: value["scriptDir"] != "" or value["scriptBootFile"].startswith(BUILTIN_PREFIX),
         ),
         Rule(
@@ -85,7 +85,7 @@ class WorkerSpec(Part):
         ),
         Rule(
             "scriptBootFile",
-            f"!self.startsWith('builtin:') || self in {cel_list(BUILTINS)}",
+            f"!self.startsWith('{BUILTIN_PREFIX}') || self in {cel_list(BUILTINS)}",
             f"the builtin scripts are {', '.join(BUILTINS)}",
             lambda value, _: not value.startswith(BUILTIN_PREFIX) or value in BUILTINS,
         ),
