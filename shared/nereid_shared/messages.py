@@ -420,7 +420,7 @@ class RuleRef(Body, kw_only=True):
 
 
 class Task(Body, kw_only=True):
-    """What a worker runs: published retained to edge workers, given to cloud workers in ``NEREID_TASK``.
+    """What a worker runs: published retained to edge workers, given to cloud workers in `environment.TASK`.
 
     Attributes:
         uid: the resource's uid; `service` its identity on topics.

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 
-from nereid_shared import logs, topics
+from nereid_shared import environment, logs, topics
 from nereid_shared.errors import NereidError, UserError
 from nereid_shared.messages import Task
 from nereid_worker.settings import Settings
@@ -42,7 +42,7 @@ def _run_cloud(settings: Settings) -> int:
         from nereid_worker.cloud import run_cloud  # noqa: PLC0415 - and the other way round
     except ModuleNotFoundError as error:
         raise UserError(f"{error}", mend="pip install 'nereid-ai[worker]'") from error
-    task = Task.decode(settings.task.encode(), max_bytes=topics.TASK.max_bytes, topic="NEREID_TASK")
+    task = Task.decode(settings.task.encode(), max_bytes=topics.TASK.max_bytes, topic=environment.TASK)
     asyncio.run(run_cloud(task, broker_url=settings.broker, worker=settings.worker, tls=settings.tls))
     return 0
 

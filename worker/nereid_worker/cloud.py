@@ -22,7 +22,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from nereid_shared import topics
+from nereid_shared import environment, topics
 from nereid_shared.defaults import CLASSIFY
 from nereid_shared.errors import (
     MessageInvalid,
@@ -82,7 +82,7 @@ class CloudWorker:
             UserError: the task is not a cloud worker's, or has no share group.
         """
         if task.role != "cloud" or not task.group:
-            raise UserError("the task is not that of a cloud worker", where="NEREID_TASK")
+            raise UserError("the task is not that of a cloud worker", where=environment.TASK)
         self.task, self._worker, self._info_every_s = task, worker, info_every_s
         self.parameters: Mapping[str, str] = MappingProxyType(task.parameters)
         self.processed = self.batches = self.undecodable = self.failed = self.refused = self.repeated = 0

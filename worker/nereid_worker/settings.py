@@ -5,12 +5,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
+from nereid_shared import environment
 from nereid_shared.errors import UserError
 from nereid_shared.link_settings import TlsFiles
 
-REQUIRED = ("NEREID_WORKER", "NEREID_SERVICE", "NEREID_BROKER")
+REQUIRED: Final = (environment.WORKER, environment.SERVICE, environment.BROKER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,40 +46,40 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Read ``NEREID_…`` variables.
+        """Read the variables of `nereid_shared.environment`.
 
         Raises:
             UserError: one that is needed is missing or has no sense.
         """
-        role = env.get("NEREID_ROLE", "edge")
+        role = env.get(environment.ROLE, "edge")
         if role not in {"edge", "cloud"}:
-            raise UserError(f"{role!r} is neither edge nor cloud", where="NEREID_ROLE", mend="Write one of them.")
-        needed = (*REQUIRED, *(("NEREID_NODE", "NEREID_STATE") if role == "edge" else ("NEREID_TASK",)))
+            raise UserError(f"{role!r} is neither edge nor cloud", where=environment.ROLE, mend="Write one of them.")
+        needed = (*REQUIRED, *((environment.NODE, environment.STATE) if role == "edge" else (environment.TASK,)))
         if missing := [name for name in needed if not env.get(name)]:
             raise UserError(
                 "not set", where=", ".join(missing), mend="Workers are started by the GlobalManager as Pods"
             )
-        interval = env.get("NEREID_INFO_INTERVAL", "1.0")
+        interval = env.get(environment.INFO_INTERVAL, "1.0")
         try:
             info_interval_s = float(interval)
         except ValueError:
             info_interval_s = math.nan
         if not 0.0 < info_interval_s <= 3600.0:
             raise UserError(
-                f"{interval!r} is not a number of seconds", where="NEREID_INFO_INTERVAL", mend="Write 0.1 to 3600."
+                f"{interval!r} is not a number of seconds", where=environment.INFO_INTERVAL, mend="Write 0.1 to 3600."
             )
         return cls(
             role="cloud" if role == "cloud" else "edge",
-            worker=env["NEREID_WORKER"],
-            node=env.get("NEREID_NODE", ""),
-            service=env["NEREID_SERVICE"],
-            broker=env["NEREID_BROKER"],
-            state=Path(env.get("NEREID_STATE", ".")),
-            task=env.get("NEREID_TASK", ""),
+            worker=env[environment.WORKER],
+            node=env.get(environment.NODE, ""),
+            service=env[environment.SERVICE],
+            broker=env[environment.BROKER],
+            state=Path(env.get(environment.STATE, ".")),
+            task=env.get(environment.TASK, ""),
             info_interval_s=info_interval_s,
-            json_logs=env.get("NEREID_LOG_FORMAT") == "json",
-            script_dir=env.get("NEREID_SCRIPT_DIR", ""),
-            tls=_certificates(Path(env["NEREID_CERTS"])) if env.get("NEREID_CERTS") else None,
+            json_logs=env.get(environment.LOG_FORMAT) == "json",
+            script_dir=env.get(environment.SCRIPT_DIR, ""),
+            tls=_certificates(Path(env[environment.CERTS])) if env.get(environment.CERTS) else None,
         )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from nereid_shared import environment
 from nereid_shared.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ class StateLock:
         except OSError as error:
             raise UserError(
                 f"the state folder cannot be used: {error.strerror}", where=str(folder),
-                mend="Let NEREID_STATE name a folder that the worker may write.",
+                mend=f"Let {environment.STATE} name a folder that the worker may write.",
             ) from error  # fmt: skip
 
     def take(self, *, on_wait: Callable[[Holder], None]) -> None:

@@ -19,6 +19,7 @@ from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.port import Cluster, Kind, Ref
 from nereid_cloud.gm.names import FINALIZER
 from nereid_shared import kinds as resources
+from nereid_shared.environment import HOST_ROOT
 from nereid_shared.errors import Conflict, NotFound, UserError
 
 NAMESPACES: Final = ("nereid-edge", "nereid")
@@ -57,7 +58,7 @@ def uninstall(
     _take_away(cluster, (ref for kind, name in _NAMED for ref in _called(cluster, kind, name)), limit_s=limit_s)
     crds = (Ref(kind=kinds.CUSTOM_RESOURCE_DEFINITION, name=f"{kind.plural}.{kind.group}") for kind in ours)
     _take_away(cluster, crds, limit_s=limit_s)
-    sys.stdout.write("nothing of Nereid is left here; on each node remain /var/lib/nereid and /etc/nereid\n")
+    sys.stdout.write(f"nothing of Nereid is left here; on each node remain {HOST_ROOT} and /etc/nereid\n")
 
 
 def _all(cluster: Cluster, kind: Kind) -> list[Ref]:

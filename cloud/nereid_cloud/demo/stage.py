@@ -14,11 +14,12 @@ import yaml
 
 from nereid_cloud import data
 from nereid_cloud.laptop.system import System
+from nereid_shared.environment import HOST_ROOT
 from nereid_shared.errors import UserError
 
 SERVICE: Final = "digits"
 NAMESPACE: Final = "default"
-SAMPLE_ROOT: Final = "/var/lib/nereid/examples/digits"
+SAMPLE_ROOT: Final = f"{HOST_ROOT}/examples/digits"
 """The folder that the sample manifests name; the demo's own stands for it."""
 
 

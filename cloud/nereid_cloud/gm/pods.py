@@ -18,17 +18,18 @@ from nereid_cloud.gm.names import HOSTNAME_LABEL, ROLE_LABEL, SERVICE_LABEL
 from nereid_cloud.gm.paths import dataset_path, model_folder, script_config_map, script_folder
 from nereid_cloud.gm.plan import EdgePlan
 from nereid_cloud.gm.policy import Policy, Runtime, Side
+from nereid_shared import environment
 from nereid_shared.desired import sealed
 from nereid_shared.messages import ModelRef, Task, canonical_json
 from nereid_shared.resources import JointInferenceService, WorkerSpec, parameters_of
 from nereid_shared.topics import service_id
 
-STATE_ROOT: Final = "/var/lib/nereid/workers"
-STATE_MOUNT: Final = "/var/lib/nereid/worker"
+STATE_ROOT: Final = f"{environment.HOST_ROOT}/workers"
+STATE_MOUNT: Final = f"{environment.HOST_ROOT}/worker"
 COMMAND: Final = ("python", "-m", "nereid_worker")
-SCRIPT_MOUNT: Final = "/var/lib/nereid/script"
-TEMPORARY: Final = "/var/lib/nereid/tmp"
-CERTIFICATES: Final = "/var/lib/nereid/certs"
+SCRIPT_MOUNT: Final = f"{environment.HOST_ROOT}/script"
+TEMPORARY: Final = f"{environment.HOST_ROOT}/tmp"  # noqa: S108 - a folder of the container's own
+CERTIFICATES: Final = f"{environment.HOST_ROOT}/certs"
 GRACE_S: Final = 10
 NOBODY: Final = 65532
 
@@ -45,16 +46,16 @@ def edge_pod(service: JointInferenceService, raw: Object, edge: EdgePlan, *, lit
         _script(worker.worker_spec),
     )
     env = {
-        "NEREID_ROLE": "edge",
-        "NEREID_NODE": edge.node,
-        "NEREID_SERVICE": identity,
-        "NEREID_BROKER": edge.broker,
-        "NEREID_STATE": STATE_MOUNT,
-        "NEREID_LOG_FORMAT": policy.log_format,
+        environment.ROLE: "edge",
+        environment.NODE: edge.node,
+        environment.SERVICE: identity,
+        environment.BROKER: edge.broker,
+        environment.STATE: STATE_MOUNT,
+        environment.LOG_FORMAT: policy.log_format,
         "TMPDIR": TEMPORARY,
     }
     if script_config_map(worker.worker_spec):
-        env["NEREID_SCRIPT_DIR"] = SCRIPT_MOUNT
+        env[environment.SCRIPT_DIR] = SCRIPT_MOUNT
     spec = {
         "nodeName": edge.node,
         **_pod_defaults(),
@@ -102,15 +103,15 @@ def cloud_deployment(
         _certificates(policy),
     )
     env = {
-        "NEREID_ROLE": "cloud",
-        "NEREID_SERVICE": task.service,
-        "NEREID_BROKER": broker,
-        "NEREID_TASK": task.encode().decode(),
-        "NEREID_LOG_FORMAT": policy.log_format,
+        environment.ROLE: "cloud",
+        environment.SERVICE: task.service,
+        environment.BROKER: broker,
+        environment.TASK: task.encode().decode(),
+        environment.LOG_FORMAT: policy.log_format,
         "TMPDIR": TEMPORARY,
     }
     if policy.worker_tls_secret:
-        env["NEREID_CERTS"] = CERTIFICATES
+        env[environment.CERTS] = CERTIFICATES
     spec: dict[str, Any] = {
         "nodeSelector": {HOSTNAME_LABEL: hostname},
         **_pod_defaults(),
@@ -210,7 +211,7 @@ def task_in(deployment: Object) -> Task | None:
 def task_of(pod_spec: Mapping[str, Any]) -> Task | None:
     """Return the task that a cloud worker's Pod carries."""
     for entry in pod_spec["containers"][0].get("env") or ():
-        if entry.get("name") == "NEREID_TASK":
+        if entry.get("name") == environment.TASK:
             return Task.decode(entry["value"].encode(), max_bytes=1 << 20)
     return None
 
@@ -252,7 +253,7 @@ def _certificates(policy: Policy) -> tuple[list[dict[str, Any]], list[dict[str, 
 
 
 def _own_name() -> dict[str, Any]:
-    return {"name": "NEREID_WORKER", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}
+    return {"name": environment.WORKER, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}}
 
 
 def _env(values: Mapping[str, str]) -> list[dict[str, Any]]:

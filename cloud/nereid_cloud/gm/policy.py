@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from nereid_cloud.gm.names import DEFAULT_EDGE_BROKER
+from nereid_shared.environment import HOST_ROOT
 from nereid_shared.errors import UserError
 
 ANY: Final = "*"
-STATE_FOLDER: Final = PurePosixPath("/var/lib/nereid")
+STATE_FOLDER: Final = PurePosixPath(HOST_ROOT)
 # The outbox and other services' samples lie here.
 OURS: Final = (STATE_FOLDER / "lc", STATE_FOLDER / "workers")
 

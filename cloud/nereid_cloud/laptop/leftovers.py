@@ -13,7 +13,7 @@ from typing import Final
 
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.port import Cluster, Object
-from nereid_cloud.laptop.system import HOST_ROOT
+from nereid_shared.environment import HOST_ROOT
 from nereid_shared.topics import service_id
 
 _WORKERS: Final = f"{HOST_ROOT}/workers"

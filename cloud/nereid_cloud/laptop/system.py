@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Final
 
 from nereid_cloud import data
+from nereid_cloud.gm.names import EDGE_BROKER_ANNOTATION
 from nereid_cloud.laptop.supervisor import Program
+from nereid_shared.environment import HOST_ROOT
 from nereid_shared.errors import UserError
 
 BASE_PORT: Final = 18830
 CLOUD_NODE: Final = "cloud"
 EDGE_LABEL: Final = "node-role.kubernetes.io/edge"
-HOST_ROOT: Final = "/var/lib/nereid"
-BROKER_ANNOTATION: Final = "nereid.io/edge-broker"
 RESTART_BACKOFF_S: Final = "0.5"
 """First delay before a container restarts; a kubelet's 10 s would try the patience of whoever mends a script."""
 
@@ -205,7 +205,12 @@ class System:
             "--heartbeat", HEARTBEAT_S,
         ]  # fmt: skip
         if node != CLOUD_NODE:
-            argv += ["--labels", f"{EDGE_LABEL}=", "--annotations", f"{BROKER_ANNOTATION}={self.edge_broker(node)}"]
+            argv += [
+                "--labels",
+                f"{EDGE_LABEL}=",
+                "--annotations",
+                f"{EDGE_BROKER_ANNOTATION}={self.edge_broker(node)}",
+            ]
         return self._program(f"podrunner-{node}", *argv, stop_s=20.0)
 
     def _program(self, name: str, *argv: str, stop_s: float = 10.0) -> Program:

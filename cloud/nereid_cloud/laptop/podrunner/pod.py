@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from nereid_cloud.cluster.kinds import CONFIG_MAP
+from nereid_cloud.cluster.local_logs import LOG_FOLDER
 from nereid_cloud.cluster.port import Cluster, Kind, Object, Ref
 from nereid_cloud.laptop.podrunner import shim
 from nereid_cloud.laptop.podrunner.attempt import Launch
 from nereid_cloud.laptop.podrunner.container import Container
 from nereid_cloud.laptop.podrunner.launch import CannotCreate, resolve
-from nereid_cloud.laptop.podrunner.report import LOG_DIR, EventType, Reporter, ref_of
+from nereid_cloud.laptop.podrunner.report import EventType, Reporter, ref_of
 from nereid_cloud.laptop.podrunner.settings import Settings
 from nereid_cloud.laptop.podrunner.status import pod_status, restart_policy
 from nereid_cloud.laptop.podrunner.stop import Stop
@@ -81,8 +82,8 @@ class PodWorker:
 
     async def _run_containers(self) -> None:
         await asyncio.to_thread(self._prepare_folder)
-        if self._pod["metadata"].get("annotations", {}).get(LOG_DIR) != str(self.folder):
-            self._reporter.annotate(self._pod, {LOG_DIR: str(self.folder)})
+        if self._pod["metadata"].get("annotations", {}).get(LOG_FOLDER) != str(self.folder):
+            self._reporter.annotate(self._pod, {LOG_FOLDER: str(self.folder)})
         if not self._any_run():
             self._changed()
             if not await self._mount():

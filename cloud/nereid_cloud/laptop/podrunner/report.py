@@ -13,8 +13,6 @@ from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_cloud.laptop.podrunner import shim
 from nereid_shared.errors import Conflict, NotFound, PermanentError, TemporaryError
 
-LOG_DIR = "nereid.io/log-dir"
-
 _RETRY_S, _RETRY_CEILING_S = 0.5, 10.0
 # Kubernetes' own recorder forgets after an hour; a laptop has few Pods.
 _EVENTS_REMEMBERED = 1000

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from nereid_cloud.laptop.podrunner.volumes import HostRoot
+from nereid_shared.environment import HOST_ROOT
 from nereid_shared.errors import UserError
 from nereid_shared.topics import node_name
 
-_STATE_ON_NODES = PurePosixPath("/var/lib/nereid")
+_STATE_ON_NODES = PurePosixPath(HOST_ROOT)
 _INHERITED = ("HOME", "LANG", "TZ", "TMPDIR", "USER")
 
 
