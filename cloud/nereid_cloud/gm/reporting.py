@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE
@@ -32,10 +31,11 @@ from nereid_cloud.gm.holding import held_by, ref_in
 from nereid_cloud.gm.informer import Informer
 from nereid_cloud.gm.names import RETIRED_ANNOTATION
 from nereid_cloud.gm.observed import Observed
+from nereid_cloud.gm.retired import retired_of
 from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
 from nereid_cloud.gm.telling import Telling
-from nereid_shared.errors import MessageInvalid, MessageTooLarge
 from nereid_shared.messages import Ledger
+from nereid_shared.times import rfc3339
 
 # Idle services: how old their counts are is written this many times more rarely than counts that change.
 IDLE_FACTOR: Final = 10
@@ -134,7 +134,7 @@ class ServiceReporter:
 
     def _wanted(self, raw: Object, report: ServiceReport, verdict: Verdict) -> dict[str, Any]:
         status = raw.get("status") or {}
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = rfc3339()
         generation = raw["metadata"].get("generation", 0)
         wanted: dict[str, Any] = {
             "conditions": conditions_of(verdict, status.get("conditions") or [], generation=generation, now=now),
@@ -155,14 +155,14 @@ class ServiceReporter:
     async def _retire(self, raw: Object, report: ServiceReport) -> Object:
         """Keep the counts of nodes that let the task go: their own are gone with it."""
         gone = held_by(raw) - report.held
-        counts = [ledger for node, ledger in report.ledgers.items() if node in gone]
-        if not counts:
+        kept = retired_of(raw)
+        due = kept.after(report.ledgers, gone=gone)
+        if due == kept:
             return raw
-        total = ledgers.total([*map(ledgers.retired, counts), *_retired(raw)])
         patch = {
             "metadata": {
                 "resourceVersion": raw["metadata"]["resourceVersion"],
-                "annotations": {RETIRED_ANNOTATION: total.encode().decode()},
+                "annotations": {RETIRED_ANNOTATION: due.encode().decode()},
             }
         }
         result = await asyncio.to_thread(self._cluster.patch, ref_in(JOINT_INFERENCE_SERVICE, raw), patch)
@@ -181,20 +181,10 @@ def _metrics(raw: Object, report: ServiceReport) -> list[dict[str, str]] | None:
     shown = (raw.get("status") or {}).get("metrics") or []
     if not report.ledgers and not shown:
         return None
-    fresh = ledgers.total([*present, *_retired(raw)])
+    fresh = ledgers.total([*present, retired_of(raw).total()])
     if not report.held <= report.ledgers.keys() and ledgers.is_behind(fresh, shown):
         return None
     return ledgers.metrics_of(fresh)
-
-
-def _retired(raw: Object) -> list[Ledger]:
-    text = (raw["metadata"].get("annotations") or {}).get(RETIRED_ANNOTATION)
-    if not text:
-        return []
-    try:
-        return [Ledger.decode(text.encode(), max_bytes=1 << 20)]
-    except (MessageInvalid, MessageTooLarge):
-        return []
 
 
 def _same_transition(former: list[Mapping[str, Any]], present: list[Mapping[str, Any]]) -> bool:

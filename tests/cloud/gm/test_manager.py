@@ -292,6 +292,13 @@ async def test_a_service_moves_with_its_node_name(
         assert eyes.metrics()["dropped.removed"] == "1"
         assert eyes.metrics()["pending"] == "0"
         assert [pod["spec"]["nodeName"] for pod in eyes.all(POD) if "-edge-" in pod["metadata"]["name"]] == ["edge-1"]
+        ready_cluster.patch(service_ref(), {"spec": {"edgeWorker": {"nodeName": "edge-0"}}})
+        await eyes.until(lambda: here.names == {"digits"} and there.names == set())
+        # The first one kept its counts and goes on from them: they are counted once.
+        here.ledger = Ledger(seen=6, easy=4, hard=2, answered=2)
+        await here.say_status()
+        await eyes.until(lambda: eyes.metrics().get("seen") == "10")
+        assert "dropped.removed" not in eyes.metrics()
 
 
 async def test_a_node_selector_runs_one_worker_per_node(
