@@ -23,13 +23,14 @@ from nereid_edge.relay import Relay
 from nereid_edge.reports import Reports
 from nereid_edge.settings import Settings
 from nereid_edge.store import OutboxStore
-from nereid_edge.tasks import Tasks, utc
+from nereid_edge.tasks import Tasks
 from nereid_edge.worker_folders import WorkerFolders
 from nereid_shared import topics
 from nereid_shared.errors import MessageInvalid, MessageTooLarge, NereidError, TemporaryError, UserError
 from nereid_shared.link import Link, Message
 from nereid_shared.link_settings import Will
 from nereid_shared.messages import Desired, GmAlive, NodeAlive, NodeState, Revision, Sync
+from nereid_shared.times import rfc3339_millis
 
 _log = logging.getLogger(__name__)
 
@@ -321,7 +322,7 @@ class LocalController:
                 continue
             body = replace(
                 status, boot=self._boot, number=next(self._numbers),
-                update_time=status.update_time or utc(self._reports.changed_at(uid)),
+                update_time=status.update_time or rfc3339_millis(self._reports.changed_at(uid)),
             ).encode()  # fmt: skip
             try:
                 self._cloud.publish_nowait(self._tasks.status_topic(uid, node=self._node), body)

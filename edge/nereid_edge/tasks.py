@@ -8,7 +8,6 @@ until the broker has taken everything.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +33,7 @@ from nereid_shared.messages import (
     TaskStatus,
     WorkerInfo,
 )
+from nereid_shared.times import rfc3339_millis
 
 _log = logging.getLogger(__name__)
 
@@ -253,10 +253,10 @@ class Tasks:
         row = one.row
         if one.source is not None:
             count = one.count or DatasetCount()
+            changed_at = rfc3339_millis(count.changed_at) if count.changed_at else None
             return TaskStatus(
                 phase="dataset", status=status, uid=uid, generation=row.generation,
-                number_of_samples=count.samples, update_time=utc(count.changed_at) if count.changed_at else None,
-                reason=reason, message=message,
+                number_of_samples=count.samples, update_time=changed_at, reason=reason, message=message,
             )  # fmt: skip
         view = self._workers.get(one.worker)
         info = view.info if view else None
@@ -315,14 +315,9 @@ def _task_info(ledger: Ledger, info: WorkerInfo | None) -> TaskInfo:
         hard_example_number=ledger.hard,
         upload_cloud_ratio=round(ledger.answered / inferences, 6) if inferences else 0.0,
         start_time=said.start_time if said else None,
-        current_time=utc(time.time()),
+        current_time=rfc3339_millis(),
         update_time=said.update_time if said else None,
     )
-
-
-def utc(seconds: float) -> str:
-    """Return a time since the epoch in RFC 3339."""
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03d}Z"
 
 
 def _post(

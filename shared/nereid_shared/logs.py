@@ -10,6 +10,8 @@ import sys
 import time
 from typing import Any, Final, TextIO
 
+from nereid_shared.times import rfc3339_millis
+
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -33,7 +35,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         line: dict[str, Any] = {
-            "time": _utc(record.created),
+            "time": rfc3339_millis(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
@@ -66,8 +68,3 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
 def _short(value: object) -> str:
     text = str(value)
     return json_.dumps(text, ensure_ascii=False) if not text or any(c.isspace() for c in text) else text
-
-
-def _utc(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"

@@ -15,7 +15,6 @@ import signal
 import sys
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -24,6 +23,7 @@ from nereid_shared.defaults import BUILTIN_PREFIX, CLASSIFY, DATASET_FORMATS
 from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
 from nereid_shared.messages import DatasetRef, ModelOutput, Task, TaskInfo, WorkerInfo, WorkerStatus
 from nereid_shared.samples import Result
+from nereid_shared.times import rfc3339_millis
 from nereid_worker import builtin
 from nereid_worker.edge import DRAIN_S, JointInference, Results
 from nereid_worker.files import Files
@@ -333,8 +333,8 @@ class EdgeProcess:
             task_info = TaskInfo(
                 inference_number=ledger.easy + ledger.hard,
                 hard_example_number=ledger.hard,
-                start_time=_rfc3339(datetime.fromtimestamp(page.started_us / 1e6, UTC)),
-                update_time=_rfc3339(datetime.now(UTC)),
+                start_time=rfc3339_millis(page.started_us / 1e6),
+                update_time=rfc3339_millis(),
             )
         models = []
         if task is not None:
@@ -370,10 +370,6 @@ def _mendable(error: Exception) -> tuple[str, str] | None:
         missing = "pip install 'nereid-ai[" in error.mend
         return error.reason or ("ExtraMissing" if missing else "TaskInvalid"), str(error)
     return (error.reason if isinstance(error, ModelInvalid) else "ModelUnavailable"), str(error)
-
-
-def _rfc3339(time_: datetime) -> str:
-    return time_.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _dataset(ref: DatasetRef) -> Files:

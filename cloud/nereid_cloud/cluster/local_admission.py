@@ -8,7 +8,6 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from nereid_cloud.cluster.local_store import new_uid
 from nereid_cloud.cluster.ownership import ListKeys, builtin_list_keys, schema_list_keys
 from nereid_cloud.cluster.port import Kind, Object
 from nereid_shared.errors import Conflict, FieldCause, Invalid
+from nereid_shared.times import rfc3339
 
 _SUBDOMAIN: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -30,11 +30,6 @@ _SYSTEM_FIELDS: Final = (
 _WITH_STATUS: Final = {"Pod", "Node", "Namespace", "Service", "Deployment", "CustomResourceDefinition"}
 _RANDOM_LETTERS: Final = "bcdfghjklmnpqrstvwxz2456789"  # generateName's own: no vowels, hence no words
 _MUTABLE_POD_FIELDS: Final = {"activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "nodeName"}
-
-
-def now() -> str:
-    """Return the time as metadata has it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def named(kind: Kind, name: str) -> str:
@@ -113,7 +108,7 @@ class Admission:
             metadata["name"] = metadata["generateName"][:58] + suffix
         for key in ("resourceVersion", "managedFields", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"):
             metadata.pop(key, None)
-        metadata |= {"uid": new_uid(), "creationTimestamp": now()}
+        metadata |= {"uid": new_uid(), "creationTimestamp": rfc3339()}
         metadata.pop("generation", None)
         if _generation_of(kind, obj) is not None:
             metadata["generation"] = 1

@@ -5,13 +5,14 @@ All of it happens in the transaction of the request that caused it, where a clus
 """
 
 import json
-from datetime import UTC, datetime, timedelta
+import time
 from typing import Any, Final, Literal
 
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.kinds import kind_of
 from nereid_cloud.cluster.local_store import Transaction
 from nereid_cloud.cluster.port import Object
+from nereid_shared.times import rfc3339
 
 Propagation = Literal["Background", "Foreground", "Orphan"]
 FOREGROUND: Final = "foregroundDeletion"
@@ -61,9 +62,8 @@ def _mark(transaction: Transaction, obj: Object, *, grace_s: int, finalizers: li
     before = obj["metadata"]
     metadata = before | ({"finalizers": finalizers} if finalizers else {})
     if "deletionTimestamp" not in before or grace_s < before.get("deletionGracePeriodSeconds", 0):
-        at = datetime.now(UTC) + timedelta(seconds=grace_s)
         metadata |= {
-            "deletionTimestamp": at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "deletionTimestamp": rfc3339(time.time() + grace_s),
             "deletionGracePeriodSeconds": grace_s,
         }
     if "deletionTimestamp" not in before and "generation" in before:

@@ -4,7 +4,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from nereid_cloud.cluster.kinds import DATASET
@@ -19,6 +18,7 @@ from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
 from nereid_shared.desired import task_hash
 from nereid_shared.messages import TaskRow, TaskStatus
+from nereid_shared.times import rfc3339
 
 Said = tuple[str, str, str]
 
@@ -91,7 +91,7 @@ class DatasetController:
 
     async def _report(self, obj: Object, rows: Mapping[str, TaskRow]) -> float | None:
         metadata, status = obj["metadata"], obj.get("status") or {}
-        generation, now = metadata.get("generation", 0), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        generation, now = metadata.get("generation", 0), rfc3339()
         node = obj["spec"]["nodeName"]
         said = self._judge(metadata["uid"], node, generation)
         former = status.get("conditions") or []

@@ -11,13 +11,13 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from nereid_cloud.cluster.kinds import EVENT
 from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_cloud.gm.names import MANAGER
 from nereid_shared.errors import AlreadyExists, NereidError, NotFound, TemporaryError
+from nereid_shared.times import rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Recorder:
         namespace = metadata.get("namespace") or "default"
         said_hash = hashlib.sha256(f"{metadata.get('uid')}/{kind}/{reason}/{message}".encode()).hexdigest()[:12]
         ref = Ref(kind=EVENT, name=f"{metadata['name'][:200]}.{said_hash}", namespace=namespace)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = rfc3339()
         try:
             former = self._cluster.get(ref)
         except NotFound:

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from nereid_cloud.cluster.kinds import LEASE
@@ -18,6 +17,7 @@ from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_cloud.gm.names import EPOCH_ANNOTATION
 from nereid_shared.errors import AlreadyExists, Conflict, NereidError, NotFound
 from nereid_shared.health import Health
+from nereid_shared.times import rfc3339_micros
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ class Leader:
         metadata["annotations"] = {**(metadata.get("annotations") or {}), EPOCH_ANNOTATION: str(epoch)}
         metadata.pop("managedFields", None)
         changes_hands = spec.get("holderIdentity") != holder
-        now = micro_time(datetime.now(UTC))
+        now = rfc3339_micros()
         made: dict[str, Any] = {
             **spec,
             "holderIdentity": holder,
@@ -231,11 +231,6 @@ class Leader:
             made["acquireTime"] = now
             made["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + 1
         return {**lease, "metadata": metadata, "spec": made}
-
-
-def micro_time(moment: datetime) -> str:
-    """Return a moment as Kubernetes' MicroTime; always six digits, since it refuses fewer."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _epoch_of(lease: Object) -> int:

@@ -5,11 +5,12 @@ Every method takes the monotonic time of arrival: the sender's clock is never be
 remembered (RETAIN) is of unknown age: it tells what was said, not that the speaker is there.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 from nereid_shared.messages import NodeAlive, NodeState, TaskState, TaskStatus, WorkerInfo
+from nereid_shared.times import rfc3339
 
 
 @dataclass(slots=True)
@@ -112,13 +113,14 @@ class Observed:
         timeout_s: a LocalController that was silent for so long is offline.
         clock: monotonic seconds.
         linked: whether there is a connection to the cloud broker.
-        born: the time of day at which `clock` was `born_at`; what is told of moments is reckoned from it.
+        born: the time at which `clock` was `born_at`, in seconds since the epoch; what is told of moments is reckoned
+            from it.
     """
 
     timeout_s: float
     clock: Callable[[], float]
     linked: Callable[[], bool] = lambda: True
-    born: datetime = field(default_factory=lambda: datetime.now(UTC))
+    born: float = field(default_factory=time.time)
     born_at: float = field(init=False)
     nodes: dict[str, NodeView] = field(default_factory=dict)
     cloud: dict[str, dict[str, WorkerInfo]] = field(default_factory=dict)
@@ -177,7 +179,7 @@ class Observed:
 
     def time_of(self, at: float) -> str:
         """Return a moment of our clock as RFC 3339."""
-        return (self.born + timedelta(seconds=at - self.born_at)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return rfc3339(self.born + at - self.born_at)
 
     def forget_task(self, uid: str, nodes: Iterable[str] | None = None) -> None:
         """Drop what these nodes, or all, said of a task that is no more there."""

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +27,7 @@ from nereid_cloud.laptop.reconciling import reconcile_on_changes
 from nereid_cloud.laptop.scheduling import schedule
 from nereid_shared import logs
 from nereid_shared.errors import UserError
+from nereid_shared.times import rfc3339_micros
 
 LEASE: Final = Ref(kind=kinds.LEASE, namespace="kube-system", name="nereid-controllers")
 """Says when the controllers started last, and by its existence that they run on this cluster."""
@@ -79,7 +79,7 @@ def run(
 
 
 def _sign(cluster: Cluster) -> None:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    now = rfc3339_micros()
     lease = {
         "apiVersion": LEASE.kind.api_version,
         "kind": LEASE.kind.kind,

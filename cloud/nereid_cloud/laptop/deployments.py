@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.kinds import ref_of
-from nereid_cloud.cluster.local_admission import now
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.laptop.reconciling import reconcile_on_changes
 from nereid_shared.errors import Conflict, NotFound
+from nereid_shared.times import rfc3339
 
 TEMPLATE_HASH: Final = "pod-template-hash"
 _FIRST_DELAY_S: Final = 1.0
@@ -258,7 +258,7 @@ def _condition(
     said = {"type": kind, "status": status, "reason": reason, "message": message}
     if old and said == {key: old.get(key) for key in said}:
         return old
-    at = now()
+    at = rfc3339()
     return {
         **said,
         "lastUpdateTime": at,

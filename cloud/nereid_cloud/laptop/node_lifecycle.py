@@ -9,9 +9,9 @@ from typing import Final
 
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.kinds import ref_of
-from nereid_cloud.cluster.local_admission import now
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_shared.errors import Conflict, NotFound
+from nereid_shared.times import rfc3339
 
 LEASES: Final = "kube-node-lease"
 _MISSED_RENEWALS: Final = 3
@@ -77,7 +77,7 @@ class NodeLifecycle:
             "reason": "NodeStatusUnknown",
             "message": "Kubelet stopped posting node status.",
             "lastHeartbeatTime": ready.get("lastHeartbeatTime"),
-            "lastTransitionTime": now(),
+            "lastTransitionTime": rfc3339(),
         }
         patch = {
             "metadata": {"resourceVersion": node["metadata"]["resourceVersion"]},

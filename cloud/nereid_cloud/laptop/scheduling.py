@@ -7,11 +7,11 @@ from typing import Any
 
 from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.kinds import ref_of
-from nereid_cloud.cluster.local_admission import now
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.laptop.deployments import phase_of
 from nereid_shared.errors import Conflict, NotFound
+from nereid_shared.times import rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def _set_condition(cluster: Cluster, pod: Object, said: dict[str, Any]) -> None:
     old: Object = next((item for item in pod["status"].get("conditions") or () if item["type"] == said["type"]), {})
     if {key: value for key, value in old.items() if key != "lastTransitionTime"} == said:
         return
-    at = old["lastTransitionTime"] if old.get("status") == said["status"] else now()
+    at = old["lastTransitionTime"] if old.get("status") == said["status"] else rfc3339()
     patch = {
         "metadata": {"resourceVersion": pod["metadata"]["resourceVersion"]},
         "status": {"conditions": [*others, {**said, "lastTransitionTime": at}]},

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
-import re
-from datetime import UTC, datetime
 
 import pytest
 
 from nereid_cloud.cluster.kinds import LEASE
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.port import Object, Ref
-from nereid_cloud.gm.leader import Leader, LeaseSettings, micro_time
+from nereid_cloud.gm.leader import Leader, LeaseSettings
 from nereid_cloud.gm.names import EPOCH_ANNOTATION
 from nereid_shared.errors import Conflict
 
@@ -117,7 +115,3 @@ async def test_the_epoch_is_raised_above_what_was_seen(cluster: LocalCluster) ->
     assert await leader.raise_epoch(above=7) == 8
     assert await leader.raise_epoch(above=3) == 8
     assert lease(cluster)["metadata"]["annotations"][EPOCH_ANNOTATION] == "8"
-
-
-def test_a_micro_time_has_six_digits_even_at_a_whole_second() -> None:
-    assert re.fullmatch(r"2026-01-02T03:04:05\.000000Z", micro_time(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)))

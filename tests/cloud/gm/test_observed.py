@@ -94,7 +94,7 @@ class Clock:
         return self.now
 
 
-NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()
 
 
 def test_absence_names_the_moment_of_the_last_word() -> None:

@@ -19,6 +19,7 @@ from typing import Self
 
 from nereid_cloud.laptop.podrunner import shim
 from nereid_cloud.laptop.podrunner.status import Terminated
+from nereid_shared.times import rfc3339
 
 LOCK = "lock"
 _SHIM_LOG = "shim.log"
@@ -152,7 +153,7 @@ class Attempt:
             return Terminated(
                 exit_code=_UNKNOWN_CODE, reason=_UNKNOWN_REASON,
                 message=f"The container ended without its exit status being seen. {why}".strip(),
-                started_at=self.started_at, finished_at=shim.now(),
+                started_at=self.started_at, finished_at=rfc3339(),
             )  # fmt: skip
         code = int(str(record["exitCode"]))
         return Terminated(

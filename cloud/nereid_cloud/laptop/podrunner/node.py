@@ -6,16 +6,15 @@ import logging
 import os
 import platform
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nereid_cloud.cluster.kinds import LEASE, NODE
 from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_cloud.cluster.readiness import is_ready
-from nereid_cloud.laptop.podrunner import shim
 from nereid_cloud.laptop.podrunner.settings import Settings
 from nereid_shared.errors import AlreadyExists, NereidError, NotFound
+from nereid_shared.times import rfc3339, rfc3339_micros
 
 _LEASES = "kube-node-lease"
 # The kubelet's own.
@@ -92,7 +91,7 @@ class NodeAgent:
         self._written_at = time.monotonic()
 
     def _status(self, node: Object, *, ready: bool) -> dict[str, Any]:
-        now = shim.now()
+        now = rfc3339()
         before = {condition["type"]: condition for condition in node.get("status", {}).get("conditions", ())}
         status = "True" if ready else "False"
         old = before.get("Ready", {})
@@ -117,7 +116,7 @@ class NodeAgent:
         }
 
     def _renew_lease(self, node: Object) -> None:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = rfc3339_micros()
         spec = {"holderIdentity": self._settings.node, "leaseDurationSeconds": _LEASE_DURATION_S, "renewTime": now}
         try:
             self._cluster.patch(self._lease, {"spec": spec})

@@ -12,7 +12,6 @@ from typing import Any, Literal, Self
 from nereid_cloud.cluster.kinds import CONFIG_MAP
 from nereid_cloud.cluster.local_logs import LOG_FOLDER
 from nereid_cloud.cluster.port import Cluster, Kind, Object, Ref
-from nereid_cloud.laptop.podrunner import shim
 from nereid_cloud.laptop.podrunner.attempt import Launch
 from nereid_cloud.laptop.podrunner.container import Container
 from nereid_cloud.laptop.podrunner.launch import CannotCreate, resolve
@@ -22,6 +21,7 @@ from nereid_cloud.laptop.podrunner.status import pod_status, restart_policy
 from nereid_cloud.laptop.podrunner.stop import Stop
 from nereid_cloud.laptop.podrunner.volumes import Mounts, is_token, prepare
 from nereid_shared.errors import Conflict, NereidError, NotFound, TemporaryError
+from nereid_shared.times import rfc3339
 
 _SECRET = Kind(group="", version="v1", kind="Secret", plural="secrets")
 _MANIFEST = "pod.json"
@@ -40,7 +40,7 @@ class PodWorker:
         self.folder = folder_of(settings) / f"{metadata['namespace']}_{metadata['name']}_{metadata['uid']}"
         self._stop = Stop()
         self._gone = False
-        self._started_at: str = pod.get("status", {}).get("startTime") or shim.now()
+        self._started_at: str = pod.get("status", {}).get("startTime") or rfc3339()
         self._posted: dict[str, Any] = {}
         self._mounts: dict[str, Path] = {}
         self._containers = [self._container(spec) for spec in pod["spec"]["containers"]]
@@ -201,7 +201,7 @@ class PodWorker:
         status = pod_status(
             {**self._pod, "status": {"conditions": list((theirs | ours).values())}},
             [container.view for container in self._containers],
-            host_ip=self._settings.address, started_at=self._started_at, now=shim.now(),
+            host_ip=self._settings.address, started_at=self._started_at, now=rfc3339(),
         )  # fmt: skip
         if status != self._posted:
             self._posted = status

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from nereid_cloud.cluster.kinds import EVENT, POD
 from nereid_cloud.cluster.port import Cluster, Object, Ref
-from nereid_cloud.laptop.podrunner import shim
 from nereid_shared.errors import Conflict, NotFound, PermanentError, TemporaryError
+from nereid_shared.times import rfc3339
 
 _RETRY_S, _RETRY_CEILING_S = 0.5, 10.0
 # Kubernetes' own recorder forgets after an hour; a laptop has few Pods.
@@ -62,7 +62,7 @@ class Reporter:
 
     def event(self, pod: Object, type_: EventType, reason: str, message: str, *, container: str = "") -> None:
         """Have an Event written; one like an earlier one raises that one's count."""
-        metadata, now = pod["metadata"], shim.now()
+        metadata, now = pod["metadata"], rfc3339()
         involved = {"apiVersion": "v1", "kind": "Pod", "namespace": metadata["namespace"], "name": metadata["name"],
                     "uid": metadata["uid"]}  # fmt: skip
         if container:
