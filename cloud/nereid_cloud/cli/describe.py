@@ -12,6 +12,7 @@ from nereid_cloud.cli.ages import now, since
 from nereid_cloud.cli.events import found_events
 from nereid_cloud.cli.options import cluster_of
 from nereid_cloud.cli.problems import FAILED, note, told
+from nereid_cloud.cli.silence import warn_of_silence
 from nereid_cloud.cli.tables import last_seen, table
 from nereid_cloud.cli.targets import DEFAULT_NAMESPACE, name_of, ref, targets
 from nereid_cloud.cluster.port import Cluster, Kind, Object
@@ -43,6 +44,7 @@ def describe(
                 missing = bool(told(error))
     if not found and not missing:
         note(f"No resources found in {namespace} namespace.")
+    warn_of_silence(ctx, cluster, {kind for kind, _ in found})
     blocks = ("".join(f"{text}\n" for text in description(cluster, kind, obj)) for kind, obj in found)
     sys.stdout.write("\n\n".join(blocks))
     if missing:

@@ -13,6 +13,7 @@ from nereid_cloud.cli.follow import changes
 from nereid_cloud.cli.options import cluster_of
 from nereid_cloud.cli.problems import FAILED, note, told
 from nereid_cloud.cli.show import TABLES, check_form, printed
+from nereid_cloud.cli.silence import warn_of_silence
 from nereid_cloud.cli.tables import Column, columns_of, line, row_of, table, widths_of
 from nereid_cloud.cli.targets import DEFAULT_NAMESPACE, Target, called, name_of, ref, targets
 from nereid_cloud.cluster.kinds import CATEGORIES
@@ -56,6 +57,7 @@ def get(
         kinds=len({target.kind for target in asked}) > 1,
         watched=watch,
     )
+    warn_of_silence(ctx, query.cluster, {target.kind for target in asked})
     if watch:
         _watch(query, asked, view)
         return

@@ -32,6 +32,11 @@ class Options:
     kubeconfig: Path | None = None
     context: str = ""
 
+    @property
+    def is_down(self) -> bool:
+        """Whether a laptop's cluster is meant and its system is not up."""
+        return self.kubeconfig is None and not statelock.is_held(self.state)
+
 
 def read(
     ctx: typer.Context,
@@ -98,7 +103,7 @@ def cluster_of(ctx: typer.Context) -> Cluster:
         state=None if chosen.kubeconfig else chosen.state, kubeconfig=chosen.kubeconfig, context=chosen.context
     )
     ctx.call_on_close(cluster.close)
-    if not chosen.kubeconfig and not statelock.is_held(chosen.state):
+    if chosen.is_down:
         note("Warning: the system is not up, so nothing of this runs or changes: nereid up")
     return cluster
 
