@@ -6,7 +6,6 @@ network. They share the spool (samples up) and a queue of results (answers down)
 or wrong leaves edge latency and throughput as they were.
 """
 
-import hashlib
 import logging
 import math
 import queue
@@ -19,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
-from nereid_shared import topics
 from nereid_shared.errors import BadSample
-from nereid_shared.samples import MAX_KEY_BYTES, UNDECODABLE, Result
+from nereid_shared.samples import UNDECODABLE, Result
 from nereid_worker.answers import Answer, Opinion
-from nereid_worker.encoding import ENVELOPE_BYTES, encode_frame, is_frame, to_spool
+from nereid_worker.encoding import is_frame
 from nereid_worker.files import Files
-from nereid_worker.page import BUFFER_FULL, FAILURES, MISSING, OTHER, TOO_LARGE, Page, mark_of
+from nereid_worker.page import MISSING, Page, eight_bytes
 from nereid_worker.reader import Reader, as_source
+from nereid_worker.sending import Sending
 from nereid_worker.sources import Frame, Source, frame
 from nereid_worker.spool import Spool
 from nereid_worker.waiting import Asked, Inbox, Waiting
@@ -92,14 +91,15 @@ class JointInference:
         self.corrections_lost = 0
         self.dataset_version: object = None
         self._state = state
-        self._page, self._spool, self._notify = page, spool, notify
+        self._page = page
         self._results: Results = queue.SimpleQueue() if results is None else results
         self._waiting = Waiting()
         self._corrections: deque[Answer] = deque()
         self.on_correction: Callable[[Answer], None] = self._keep
         self._end: BaseException | None = None
-        self._wants_room = False
-        self._restore_rule()
+        self._sending = Sending(
+            rule=rule, page=page, spool=spool, waiting=self._waiting, notify=notify, look_after=self.look_after
+        )
 
     @classmethod
     def from_task(cls) -> "JointInference":
@@ -118,7 +118,7 @@ class JointInference:
 
     def has_room(self) -> None:
         """The spool has got smaller; called in the uplink's thread."""
-        if self._wants_room:
+        if self._sending.wants_room:
             self.wake()
 
     def wake(self) -> None:
@@ -144,10 +144,10 @@ class JointInference:
         item = frame(data, index=self._page.seen, key=key)
         answer = self._edge_answer(item)
         if not answer.is_hard:
-            self._done(item, answer, None)
+            self._sending.done(item, answer, None)
             return answer
         inbox = Inbox()
-        self._send(item, answer, inbox, None)
+        self._sending.send(item, answer, inbox, None, deadline_s=item.captured_s + self.deadline_s)
         try:
             while not len(inbox):
                 self.collect(self._time_left())
@@ -187,7 +187,7 @@ class JointInference:
                         try:
                             yield easy
                         finally:
-                            self._done(item, easy, taken)
+                            self._sending.done(item, easy, taken)
                     self.collect(0.0)
                     if len(inbox):
                         yield from inbox.take()
@@ -277,7 +277,7 @@ class JointInference:
         if not source.identity:
             # A camera's numbers go on over restarts, so that keys and lots differ; a list's are its own.
             return page.seen + page.skipped if source.live else 0
-        identity = _eight_bytes(source.identity)
+        identity = eight_bytes(source.identity)
         if page.source != identity:
             page.source, page.cursor, page.last = identity, 0, 0
         if isinstance(source, Files):
@@ -298,9 +298,9 @@ class JointInference:
             return answer
         inbox.expect(answer)
         if answer.is_hard:
-            self._send(item, answer, inbox, source)
+            self._sending.send(item, answer, inbox, source, deadline_s=item.captured_s + self.deadline_s)
         else:
-            self._done(item, answer, source)
+            self._sending.done(item, answer, source)
             inbox.put(answer)
         return None
 
@@ -326,69 +326,6 @@ class JointInference:
             is_hard=verdict.is_hard, reason=verdict.reason, hardness=verdict.score, edge=opinion,
             latency_s=time.monotonic() - item.captured_s, captured_at=item.captured_at,
         )  # fmt: skip
-
-    def _done(self, item: Frame, answer: Answer, source: Source | None) -> None:
-        """Count a sample, and move the cursor of a source that can resume behind it."""
-        page = self._page
-        page.seen += 1
-        if answer.error:
-            page.failed[answer.error if answer.error in FAILURES else OTHER] += 1
-        else:
-            page.observe("edge", answer.latency_s)
-            if answer.is_hard:
-                page.hard += 1
-            else:
-                page.easy += 1
-            page.rule_state = self.rule.state
-        if source is not None and source.identity:
-            page.cursor, page.last = item.index + 1, mark_of(item.key)
-        page.commit()
-
-    def _send(self, item: Frame, answer: Answer, inbox: Inbox, source: Source | None) -> None:
-        """Count a hard sample and put it into the spool; what finds no room there keeps the edge's answer."""
-        page, spool = self._page, self._spool
-        deadline_s = item.captured_s + self.deadline_s
-        body = self._body(item, answer, deadline_s)
-        most = topics.SAMPLES.max_bytes - ENVELOPE_BYTES
-        refusal = TOO_LARGE if len(body) > most or not spool.fits(len(body)) else ""
-        if not refusal and not spool.has_room(len(body)):
-            if source is not None and not source.live:
-                self._wait_for_room(len(body))
-            else:
-                refusal = BUFFER_FULL
-        if refusal:
-            log.warning("hard sample kept from the cloud", extra={"key": item.key, "reason": refusal})
-            page.dropped[refusal] += 1
-            page.degraded += 1
-            self._done(item, answer, source)
-            inbox.put(replace(answer, degraded=True, reason=refusal))
-            return
-        # Into the spool first: a kill before the page names it makes the frame come again, under the same number.
-        spool.append(page.seq + 1, body)
-        page.seq += 1
-        self._done(item, answer, source)
-        asked = Asked(answer=answer, captured_s=item.captured_s, deadline_s=deadline_s, inbox=inbox)
-        self._waiting.ask(page.seq, asked)
-        self._notify()
-
-    def _body(self, item: Frame, answer: Answer, deadline_s: float) -> bytes:
-        """Return the spool's record, with the counters as they will be once the sample is counted."""
-        page = self._page
-        return to_spool(
-            stream=page.stream, seq=page.seq + 1, key=_text(item.key), captured_at=item.captured_at,
-            deadline_s=deadline_s, label=answer.label, score=answer.score,
-            counts=(page.seen + 1, page.easy, page.hard + 1, sum(page.failed.values())),
-            encoded=encode_frame(item.data),
-        )  # fmt: skip
-
-    def _wait_for_room(self, body_bytes: int) -> None:
-        """Return once the spool has room; where the service is told to end before, the frame stays uncounted."""
-        self._wants_room = True
-        try:
-            while not self._spool.has_room(body_bytes):
-                self.look_after()
-        finally:
-            self._wants_room = False
 
     def _settle(self, result: Result, arrived_s: float) -> None:
         """Give a result to the caller that waits, or make it a correction."""
@@ -445,15 +382,6 @@ class JointInference:
             if self.corrections_lost == 1:
                 log.warning("corrections are lost: iterate corrections(), or set on_correction")
 
-    def _restore_rule(self) -> None:
-        """Let the rule go on where it stood, if it is the same rule with the same parameters."""
-        page, rule = self._page, self.rule
-        identity = _eight_bytes(f"{type(rule).__name__} {sorted(rule.values.items())} {rule.budget}")
-        if page.rule == identity and not math.isnan(page.rule_state):
-            rule.restore(page.rule_state)
-        page.rule, page.rule_state = identity, rule.state
-        page.commit()
-
     def _time_left(self) -> float:
         deadline_s = self._waiting.next_deadline()
         return IDLE_S if deadline_s is None else min(IDLE_S, max(0.0, deadline_s - time.monotonic()))
@@ -461,12 +389,3 @@ class JointInference:
     def _raise_if_ended(self) -> None:
         if self._end is not None:
             raise self._end
-
-
-def _text(key: str) -> str:
-    """Return a key that can travel: file names may hold bytes that are no text."""
-    return key.encode(errors="replace").decode()[:MAX_KEY_BYTES]
-
-
-def _eight_bytes(name: str) -> bytes:
-    return hashlib.sha256(name.encode()).digest()[:8]

@@ -8,6 +8,7 @@ Each record has a check. Where the current one fails it, the one before counts; 
 new one, with a stream of its own, takes its place.
 """
 
+import hashlib
 import os
 import secrets
 import struct
@@ -189,3 +190,8 @@ def mark_of(key: str) -> int:
     """Return a frame's key as 64 bits, cheap enough for each frame."""
     name = key.encode(errors="surrogatepass")
     return zlib.crc32(name) << 32 | zlib.adler32(name)
+
+
+def eight_bytes(name: str) -> bytes:
+    """Return what a page keeps of a source's or a rule's name."""
+    return hashlib.sha256(name.encode()).digest()[:8]
