@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from paho.mqtt.client import topic_matches_sub
 
+from nereid_shared.backoff import doubled
 from nereid_shared.errors import (
     LinkBusy,
     LinkDown,
@@ -263,7 +264,7 @@ class Link:
                 self.last_error = "on_connect raised"
             lost = 1 if time.monotonic() - began > _GOOD_AFTER_S else lost + 1
             # Jitter from the first try on: a fleet that lost its broker must not come back as one.
-            await asyncio.sleep(random.uniform(BACKOFF_MIN_S, min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0**lost)))  # noqa: S311
+            await asyncio.sleep(random.uniform(BACKOFF_MIN_S, doubled(BACKOFF_MIN_S, lost, longest_s=BACKOFF_MAX_S)))  # noqa: S311
 
     async def _live_one_connection(self) -> None:
         number = self.connections + 1

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from nereid_shared.backoff import doubled
 from nereid_shared.errors import ModelInvalid, TemporaryError, Unavailable, UserError
 
 _log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class _Download:
                         return self.file
                     raise Unavailable(f"{self.url}: {cut}") from cut
                 _log.info("download cut, trying again", extra={"url": self.url, "problem": str(cut)})
-            ceiling = min(_BACKOFF_MAX_S, backoff_s * 2.0**failures)
+            ceiling = doubled(backoff_s, failures, longest_s=_BACKOFF_MAX_S)
             time.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311 - jitter
 
     def _try_once(self) -> Path:

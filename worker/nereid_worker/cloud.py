@@ -23,6 +23,7 @@ from types import MappingProxyType
 from typing import Final
 
 from nereid_shared import environment, topics
+from nereid_shared.backoff import Backoff
 from nereid_shared.defaults import CLASSIFY
 from nereid_shared.errors import (
     MessageInvalid,
@@ -218,16 +219,15 @@ class CloudWorker:
             sys.path.insert(0, str(folder))
             runpy.run_path(str(folder / boot), run_name="__main__")
             return
-        delay_s = RETRY_S
+        backoff = Backoff(first_s=RETRY_S, longest_s=RETRY_MAX_S)
         while not self._stopping.is_set():
             try:
                 self.serve(predict)
             except (ModelInvalid, TemporaryError) as error:
                 # A model that is not there yet, or not whole yet: said in the info, and tried again.
                 self._say("failed", error.reason if isinstance(error, ModelInvalid) else "ModelUnavailable", str(error))
-                if self._batches.wait_stopped(delay_s):
+                if self._batches.wait_stopped(backoff.next_s()):
                     return
-                delay_s = min(delay_s * 2, RETRY_MAX_S)
             else:
                 return
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from nereid_shared.backoff import Backoff
 from nereid_shared.defaults import BUILTIN_PREFIX, CLASSIFY, DATASET_FORMATS
 from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
 from nereid_shared.messages import DatasetRef, ModelOutput, Task, TaskInfo, WorkerInfo, WorkerStatus
@@ -176,7 +177,7 @@ class EdgeProcess:
 
     def _work(self, task: Task) -> bool:
         """Run the script until a signal ends it; returns True where it failed by itself."""
-        delay_s = RETRY_S
+        backoff = Backoff(first_s=RETRY_S, longest_s=RETRY_MAX_S)
         while True:
             began = time.monotonic()
             try:
@@ -185,13 +186,14 @@ class EdgeProcess:
                 if (problem := _mendable(error)) is None:
                     return self._script_failed(error)
                 # Not the script's fault and perhaps not for ever: say why, and look again.
-                delay_s = RETRY_S if time.monotonic() - began > RETRY_MAX_S else delay_s
+                if time.monotonic() - began > RETRY_MAX_S:
+                    backoff.reset()
+                delay_s = backoff.next_s()
                 self._tell("failed", *problem)
                 log.warning("cannot run the task yet", extra={"problem": problem[1], "delay_s": delay_s})
                 self._between_tries = True
                 time.sleep(delay_s)
                 self._between_tries = False
-                delay_s = min(delay_s * 2, RETRY_MAX_S)
             except SystemExit as error:
                 if error.code not in {None, 0}:
                     return self._script_failed(error)

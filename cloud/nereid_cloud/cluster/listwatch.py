@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from nereid_cloud.cluster.port import Cluster, Kind, Object, WatchEvent
+from nereid_shared.backoff import doubled
 from nereid_shared.errors import Gone, NereidError, TemporaryError, Unavailable
 
 logger = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class ListWatch:
         return delay_s
 
     def _back_off_s(self) -> float:
-        delay_s = min(FIRST_RETRY_S * 2.0 ** min(self._failures, 16), self._last_retry_s)
+        delay_s = doubled(FIRST_RETRY_S, self._failures, longest_s=self._last_retry_s)
         return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
     def _list(self) -> None:

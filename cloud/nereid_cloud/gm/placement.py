@@ -19,6 +19,7 @@ from nereid_cloud.gm.plan import Parts
 from nereid_cloud.gm.pods import cloud_deployment, cloud_task, deployment_name, task_in
 from nereid_cloud.gm.policy import Policy
 from nereid_cloud.gm.workers import has_ended
+from nereid_shared.backoff import doubled
 from nereid_shared.desired import task_hash
 from nereid_shared.errors import AlreadyExists, Forbidden, NotFound
 from nereid_shared.messages import Task
@@ -117,7 +118,7 @@ class Placement:
         await self._delete_all(pod for pod in present if pod["metadata"]["name"] != name or pod in ended)
         if ended:
             replaced = self._replaced.setdefault(key, _Replaced())
-            delay_s = min(FIRST_BACKOFF_S * 2.0**replaced.times, LAST_BACKOFF_S)
+            delay_s = doubled(FIRST_BACKOFF_S, replaced.times, longest_s=LAST_BACKOFF_S)
             replaced.times, replaced.not_before = min(replaced.times + 1, 16), self._clock() + delay_s
             status = ended[0].get("status") or {}
             why = status.get("reason") or status.get("phase") or "PodFailed"

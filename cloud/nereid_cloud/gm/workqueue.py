@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
+from nereid_shared.backoff import doubled
+
 Key = TypeVar("Key", bound=Hashable)
 
 FIRST_RETRY_S: Final = 0.05
@@ -58,8 +60,8 @@ class WorkQueue(Generic[Key]):
         """Add the key after its back-off, or after the given delay; returns the delay."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         if delay_s is None:
-            doubled = self._first_retry_s * 2.0 ** min(failures - 1, 32)
-            delay_s = min(doubled, self._last_retry_s) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+            delay_s = doubled(self._first_retry_s, failures - 1, longest_s=self._last_retry_s)
+            delay_s *= random.uniform(0.8, 1.2)  # noqa: S311 - jitter
         self.add_after(key, delay_s)
         return delay_s
 

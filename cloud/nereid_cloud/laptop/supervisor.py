@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from nereid_shared.backoff import Backoff
+
 log = logging.getLogger(__name__)
 
 RESTART_S: Final = 0.2
@@ -91,16 +93,16 @@ class Supervisor:
         return kept
 
     async def _keep(self, kept: Kept) -> None:
-        delay_s = RESTART_S
+        backoff = Backoff(first_s=RESTART_S, longest_s=RESTART_MAX_S)
         while True:
             started = time.monotonic()
             code = await self._run(kept)
             kept.code, kept.ends = code, kept.ends + 1
             if time.monotonic() - started > STEADY_S:
-                delay_s = RESTART_S
+                backoff.reset()
+            delay_s = backoff.next_s()
             log.warning("process ended", extra={"program": kept.program.name, "code": code, "restart_s": delay_s})
             await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, RESTART_MAX_S)
 
     async def _run(self, kept: Kept) -> int:
         program = kept.program

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from nereid_cloud.laptop.podrunner import probe, shim
 from nereid_cloud.laptop.podrunner.attempt import Attempt, Launch
-from nereid_cloud.laptop.podrunner.backoff import Backoff
 from nereid_cloud.laptop.podrunner.launch import CannotCreate
 from nereid_cloud.laptop.podrunner.report import EventType
+from nereid_cloud.laptop.podrunner.restart_delay import RestartDelay
 from nereid_cloud.laptop.podrunner.status import (
     ContainerView,
     RestartPolicy,
@@ -66,7 +66,7 @@ class Container:
     ) -> None:
         self._spec, self._policy, self._grace_s = spec, policy, grace_s
         self._folder, self._host, self._retry_s = folder, host, backoff_s
-        self._backoff = Backoff(base_s=backoff_s, ceiling_s=backoff_ceiling_s)
+        self._restart_delay = RestartDelay(base_s=backoff_s, ceiling_s=backoff_ceiling_s)
         self._resolve, self._changed, self._event = resolve, changed, event
         self.name: str = spec["name"]
         self.view = ContainerView(name=self.name, image=spec.get("image", ""), state=Waiting())
@@ -184,7 +184,7 @@ class Container:
 
     async def _back_off(self, ended: Terminated, stop: Stop) -> bool:
         """Wait before the next run; return whether there is to be one."""
-        delay_s = self._backoff.after(_ran_s(ended))
+        delay_s = self._restart_delay.after(_ran_s(ended))
         if delay_s > 0:
             message = f"back-off {delay_s:g}s restarting failed container={self.name}"
             self._event("Warning", "BackOff", f"Back-off restarting failed container {self.name}")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from nereid_cloud.cluster.kinds import EVENT, POD
 from nereid_cloud.cluster.port import Cluster, Object, Ref
+from nereid_shared.backoff import Backoff
 from nereid_shared.errors import Conflict, NotFound, PermanentError, TemporaryError
 from nereid_shared.times import rfc3339
 
@@ -83,19 +84,19 @@ class Reporter:
 
     async def run(self) -> None:
         """Write what is due, for ever; while the API cannot be reached, try again with a growing delay."""
-        delay_s = _RETRY_S
+        backoff = Backoff(first_s=_RETRY_S, longest_s=_RETRY_CEILING_S)
         while True:
             await self._work.wait()
             self._work.clear()
             self._busy = True
             try:
                 await self._write_all()
-                delay_s = _RETRY_S
+                backoff.reset()
             except TemporaryError as error:
+                delay_s = error.delay_s or backoff.next_s()
                 logger.warning("report delayed", extra={"error": str(error), "delay_s": delay_s})
                 self._work.set()
-                await asyncio.sleep(error.delay_s or delay_s)
-                delay_s = min(2 * delay_s, _RETRY_CEILING_S)
+                await asyncio.sleep(delay_s)
             finally:
                 self._busy = False
                 self._idle.set()

@@ -5,7 +5,7 @@ import asyncio
 
 import pytest
 
-from nereid_cloud.laptop.podrunner.backoff import Backoff
+from nereid_cloud.laptop.podrunner.restart_delay import RestartDelay
 from nereid_cloud.laptop.podrunner.status import (
     ContainerView,
     Phase,
@@ -33,18 +33,18 @@ LOOPING = Waiting(reason="CrashLoopBackOff")
 
 
 def test_delays_are_those_of_the_kubelet() -> None:
-    backoff = Backoff(base_s=10, ceiling_s=300)
+    delay = RestartDelay(base_s=10, ceiling_s=300)
 
-    assert [backoff.after(1) for _ in range(8)] == [0, 10, 20, 40, 80, 160, 300, 300]
+    assert [delay.after(1) for _ in range(8)] == [0, 10, 20, 40, 80, 160, 300, 300]
 
 
 def test_a_long_run_is_forgiven() -> None:
-    backoff = Backoff(base_s=10, ceiling_s=300)
+    delay = RestartDelay(base_s=10, ceiling_s=300)
     for _ in range(8):
-        backoff.after(1)
+        delay.after(1)
 
-    assert backoff.after(599) == 300
-    assert [backoff.after(600), backoff.after(1)] == [0, 10]
+    assert delay.after(599) == 300
+    assert [delay.after(600), delay.after(1)] == [0, 10]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 """The delay before a container is started again, as the kubelet has it: 0, base, 2·base, … up to a ceiling."""
 
 
-class Backoff:
-    """The back-off of one container.
+class RestartDelay:
+    """How long one container waits between its runs.
 
     Args:
         base_s: the delay before the second restart; the first is immediate.
