@@ -10,7 +10,6 @@ The worker is stateless: its cache of answers only spares work on samples that c
 import asyncio
 import logging
 import runpy
-import secrets
 import signal
 import sys
 import threading
@@ -34,16 +33,17 @@ from nereid_shared.errors import (
     TemporaryError,
     UserError,
 )
-from nereid_shared.link import FAILURE, Link, LinkSettings, Message, TlsFiles, Will
-from nereid_shared.messages import ModelOutput, Task, WorkerInfo, WorkerStatus
+from nereid_shared.link import FAILURE, Link, LinkSettings, Message, TlsFiles
+from nereid_shared.messages import Task, WorkerStatus
 from nereid_shared.samples import UNDECODABLE, Result, Sample
 from nereid_worker.classifier import Classifier
 from nereid_worker.cloud_answers import Predict, answer
 from nereid_worker.cloud_batches import Batches, Job, Pace
+from nereid_worker.cloud_info import CloudInfo
 from nereid_worker.models import name_of, on_this_node
 from nereid_worker.scratch import Scratch
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ANSWERS_KEPT: Final = 1024
 # One log line per refused node, of so many: a stranger must not fill the log.
@@ -84,12 +84,10 @@ class CloudWorker:
         """
         if task.role != "cloud" or not task.group:
             raise UserError("the task is not that of a cloud worker", where=environment.TASK)
-        self.task, self._worker, self._info_every_s = task, worker, info_every_s
+        self.task, self._info_every_s = task, info_every_s
         self.parameters: Mapping[str, str] = MappingProxyType(task.parameters)
         self.processed = self.batches = self.undecodable = self.failed = self.refused = self.repeated = 0
-        self._boot, self._number = secrets.token_hex(8), 0
-        self._status: WorkerStatus = "starting"
-        self._reason, self._message = "LoadingModel", ""
+        self._info = CloudInfo(task, worker=worker, counted=self)
         self._classifier: Classifier | None = None
         self._scratch = Scratch()
         self._nodes = frozenset(task.nodes)
@@ -102,12 +100,7 @@ class CloudWorker:
         self._pace = Pace()
         self._answer: Callable[[list[Job]], list[Result]] | None = None
         self._filter = topics.shared(topics.SAMPLES.filter(service=task.service), group=task.group)
-        self._info_topic = topics.CLOUD_INFO.of(service=task.service, pod=worker)
-        self._link = Link(
-            settings,
-            will=lambda _: Will(topic=self._info_topic, payload=self._info("offline").encode(), retain=True),
-            on_connect=self._tell_now,
-        )
+        self._link = Link(settings, will=lambda _: self._info.will(), on_connect=self._info.publish)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
@@ -135,8 +128,13 @@ class CloudWorker:
             path = on_this_node(self.task.model, into=self._scratch)
             self._classifier = Classifier.load(path, sha256=self.task.model.sha256)
             for warning in self._classifier.warnings:
-                log.warning("model", extra={"warning": warning})
+                logger.warning("model", extra={"warning": warning})
         return self._classifier
+
+    @property
+    def model_digest(self) -> str:
+        """The sha256 of the model file that is loaded, "" before it is."""
+        return self._classifier.digest if self._classifier else ""
 
     def serve(self, predict: Predict | None = None, *, model: str = "") -> None:
         """Answer samples until the worker is told to stop; returns then.
@@ -158,7 +156,7 @@ class CloudWorker:
         if predict is None:
             classifier = self.classifier
             predict, labels = classifier.predict_batch, classifier.labels
-        digest = model or (self._classifier.digest if self._classifier else name_of(self.task.model))
+        digest = model or self.model_digest or name_of(self.task.model)
 
         def answer_timed(jobs: list[Job]) -> list[Result]:
             began = time.perf_counter()
@@ -195,7 +193,7 @@ class CloudWorker:
         stopping = asyncio.create_task(self._until_stopped(), name="stop")
         talks: list[asyncio.Future[None]] = [
             asyncio.create_task(self._have_samples(), name="samples"),
-            asyncio.create_task(self._report(), name="info"),
+            asyncio.create_task(self._info.repeat(self._link, every_s=self._info_every_s), name="info"),
         ]
         try:
             await asyncio.wait((model, stopping, *talks), return_when=asyncio.FIRST_COMPLETED)
@@ -241,7 +239,7 @@ class CloudWorker:
         # While connected, so that a refusal is told.
         await self._link.wait_connected()
         await self._link.subscribe(self._filter, self._take)
-        self._say("running", "", "")
+        self._say("running")
         await self._stopping.wait()
 
     def _take(self, message: Message) -> "asyncio.Future[None] | None":
@@ -251,7 +249,7 @@ class CloudWorker:
             self.refused += 1
             if node not in self._strangers and len(self._strangers) < STRANGERS_KEPT:
                 self._strangers.add(node)
-                log.warning("samples of a node outside the service are refused", extra={"node": node})
+                logger.warning("samples of a node outside the service are refused", extra={"node": node})
             return None
         try:
             sample = Sample.decode(message.payload, max_bytes=topics.SAMPLES.max_bytes)
@@ -284,7 +282,9 @@ class CloudWorker:
             else:
                 self.failed += 1
             if result.error:
-                log.warning("sample not answered", extra={"node": job.node, "seq": result.seq, "reason": result.error})
+                logger.warning(
+                    "sample not answered", extra={"node": job.node, "seq": result.seq, "reason": result.error}
+                )
             body = result.encode()
             if not result.error:
                 # An error is never kept: what a script could not answer now, it may answer when it comes again.
@@ -296,7 +296,7 @@ class CloudWorker:
     def _publish(self, job: Job, body: bytes) -> None:
         def published(code: int | None) -> None:
             if code is not None and code >= FAILURE:
-                log.error("result refused by the broker", extra={"node": job.node, "reason_code": code})
+                logger.error("result refused by the broker", extra={"node": job.node, "reason_code": code})
             self._waiting.discard(job.identity)
             if not self._waiting:
                 self._settled.set()
@@ -309,7 +309,7 @@ class CloudWorker:
         except NereidError as error:
             # The answer stays in the cache; the LocalController sends the sample again.
             if not isinstance(error, TemporaryError):
-                log.error("result not published", extra={"node": job.node, "problem": str(error)})
+                logger.error("result not published", extra={"node": job.node, "problem": str(error)})
             published(None)
 
     def _fail_from(self, model: "asyncio.Future[None]") -> None:
@@ -319,7 +319,7 @@ class CloudWorker:
             self._say("failed", error.reason if isinstance(error, ModelInvalid) else "WorkerFailed", str(error))
             raise error
         if error is not None:
-            log.error("the script failed", extra={"script": script}, exc_info=error)
+            logger.error("the script failed", extra={"script": script}, exc_info=error)
             self._say("failed", "ScriptFailed", f"{type(error).__name__}: {error}")
             raise UserError(f"the script failed: {error!r}", where=script) from error
         if not self._stopping.is_set():
@@ -336,54 +336,24 @@ class CloudWorker:
                 self._batches.stop()
                 await asyncio.wait((model,))
         except TimeoutError:
-            log.warning("samples left unanswered", extra={"samples": len(self._waiting)})
+            logger.warning("samples left unanswered", extra={"samples": len(self._waiting)})
         self._batches.stop()
 
     async def _goodbye(self) -> None:
-        if self._status != "failed":
-            self._status, self._reason = "offline", ""
+        if self._info.status != "failed":
+            self._info.become("offline")
         try:
             async with asyncio.timeout(GOODBYE_S):
                 await self._link.wait_connected()
-                await self._tell_now(self._link)
+                await self._info.publish(self._link)
         except (TemporaryError, TimeoutError):
-            log.info("left without a goodbye")
+            logger.info("left without a goodbye")
 
-    def _say(self, status: WorkerStatus, reason: str, message: str) -> None:
-        """Change the status; callable from any thread."""
-        if (status, reason, message) != (self._status, self._reason, self._message):
-            log.info("status", extra={"status": status, "reason": reason, "problem": message})
-        self._status, self._reason, self._message = status, reason, message
+    def _say(self, status: WorkerStatus, reason: str = "", message: str = "") -> None:
+        """Change the status, and tell; callable from any thread."""
+        self._info.become(status, reason, message)
         assert self._loop is not None  # noqa: S101 - set in run()
-        self._loop.call_soon_threadsafe(self._tell)
-
-    def _tell(self) -> None:
-        try:
-            self._link.publish_nowait(self._info_topic, self._info(self._status).encode(), retain=True)
-        except TemporaryError:
-            log.debug("info waits for the connection")
-        except NereidError as error:
-            log.error("info not published", extra={"problem": str(error)})
-
-    async def _tell_now(self, link: Link) -> None:
-        await link.publish(self._info_topic, self._info(self._status).encode(), retain=True)
-
-    async def _report(self) -> None:
-        while True:
-            await asyncio.sleep(self._info_every_s)
-            self._tell()
-
-    def _info(self, status: WorkerStatus) -> WorkerInfo:
-        self._number += 1
-        task, model = self.task, self.task.model
-        digest = self._classifier.digest if self._classifier else ""
-        return WorkerInfo(
-            name=self._worker, namespace=task.namespace, owner_name=task.name, owner_kind=task.kind.lower(),
-            status=status, service=task.service, boot=self._boot, number=self._number, task_hash=task.hash,
-            models=[ModelOutput(format=model.format, url=model.url, name=model.name, digest=digest)],
-            batches=self.batches, processed=self.processed, undecodable=self.undecodable, failed=self.failed,
-            refused=self.refused, reason=self._reason, message=self._message,
-        )  # fmt: skip
+        self._loop.call_soon_threadsafe(self._info.tell, self._link)
 
 
 async def run_cloud(
