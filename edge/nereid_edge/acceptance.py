@@ -10,7 +10,7 @@ from nereid_shared.errors import TemporaryError
 from nereid_shared.link import Link
 from nereid_shared.messages import Accepted
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Acceptance:
@@ -46,4 +46,4 @@ class Acceptance:
                 self._edge.publish_nowait(topics.ACCEPTED.of(worker=service.settings.worker), body)
             except TemporaryError:
                 # The worker repeats what is not accepted, and is told then.
-                _log.debug("accepted not told", extra={"service": service.id})
+                logger.debug("accepted not told", extra={"service": service.id})

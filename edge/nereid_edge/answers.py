@@ -16,7 +16,7 @@ from nereid_edge.store import OutboxStore
 from nereid_shared.errors import MessageTooLarge, TemporaryError
 from nereid_shared.link import DELIVERED, FAILURE, NO_SUBSCRIBER, Link
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_KEPT_ANSWERS: Final = 1000
 
@@ -49,7 +49,7 @@ class Answers:
         except TemporaryError:
             pass
         except MessageTooLarge as error:
-            _log.warning("answer not handed on", extra={"service": service.id, "problem": str(error)})
+            logger.warning("answer not handed on", extra={"service": service.id, "problem": str(error)})
             on_ack(FAILURE)
             return True
         on_ack(None)

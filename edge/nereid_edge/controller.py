@@ -32,7 +32,7 @@ from nereid_shared.link_settings import Will
 from nereid_shared.messages import Desired, GmAlive, NodeAlive, NodeState, Revision, Sync
 from nereid_shared.times import rfc3339_millis
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 VERSION = version("nereid-ai")
 COALESCE_S = 0.2
@@ -94,7 +94,7 @@ class LocalController:
     async def run(self) -> None:
         """Work until `stop`."""
         applied = self._machine.applied
-        _log.info("started", extra={"node": self._node, "epoch": applied.epoch, "rev": applied.rev})
+        logger.info("started", extra={"node": self._node, "epoch": applied.epoch, "rev": applied.rev})
         async with self._store:
             self._tasks.apply(applied.tasks, known=applied.cluster is not None)
             try:
@@ -116,7 +116,7 @@ class LocalController:
                         task.cancel()
             finally:
                 self._tasks.close()
-        _log.info("stopped", extra={"node": self._node})
+        logger.info("stopped", extra={"node": self._node})
 
     # Links.
 
@@ -193,14 +193,14 @@ class LocalController:
                     topics.NODE_ALIVE.of(node=self._node), self._alive("offline", self._cloud.connections), retain=True
                 )
         except (TimeoutError, NereidError):
-            _log.info("left without a goodbye")
+            logger.info("left without a goodbye")
 
     # What the GlobalManager says.
 
     async def _on_desired(self, message: Message) -> None:
         if not message.payload:
             # Somebody cleared the topic: that is the broker's memory, never an order to delete.
-            _log.warning("empty desired state ignored")
+            logger.warning("empty desired state ignored")
             return
         try:
             document = Desired.decode(message.payload, max_bytes=topics.DESIRED.max_bytes, topic=message.topic)
@@ -219,15 +219,15 @@ class LocalController:
             try:
                 await asyncio.to_thread(self._disk.apply, document)
             except (TemporaryError, UserError) as error:
-                _log.error("desired state not stored", extra={**extra, "problem": str(error)})
+                logger.error("desired state not stored", extra={**extra, "problem": str(error)})
                 self._machine.failed("StoreFailed", str(error), time.monotonic())
             else:
                 self._machine.stored(document, time.monotonic())
                 self._tasks.apply(document.tasks, known=True)
                 self._folder.consume_acceptance(document.cluster)
-                _log.info("applied", extra=extra)
+                logger.info("applied", extra=extra)
         elif judged.verdict is not Verdict.IGNORE:
-            _log.warning("not applied", extra={**extra, "reason": judged.reason, "problem": judged.message})
+            logger.warning("not applied", extra={**extra, "reason": judged.reason, "problem": judged.message})
         self._poked.set()
 
     def _on_event(self, message: Message) -> None:
@@ -274,7 +274,7 @@ class LocalController:
                 await self._publish(self._machine.due(time.monotonic()))
             except NereidError as error:
                 # A new connection says it again; a broker that refuses is retried with the next heartbeat.
-                _log.debug("not published", extra={"problem": str(error)})
+                logger.debug("not published", extra={"problem": str(error)})
 
     async def _publish(self, due: Due) -> None:
         if due.full or due.heartbeat:
@@ -327,6 +327,6 @@ class LocalController:
             try:
                 self._cloud.publish_nowait(self._tasks.status_topic(uid, node=self._node), body)
             except NereidError as error:
-                _log.debug("status not published", extra={"problem": str(error)})
+                logger.debug("status not published", extra={"problem": str(error)})
                 return
             self._reports.sent(uid, now=now)

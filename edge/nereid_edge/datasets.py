@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 from nereid_shared.defaults import DATASET_FORMATS
 from nereid_shared.errors import PermanentError
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 2.0
 MAX_LINE: Final = 1024 * 1024

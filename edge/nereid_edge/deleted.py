@@ -13,7 +13,7 @@ from nereid_edge.service import Service
 from nereid_edge.store import OutboxStore
 from nereid_edge.worker_folders import WorkerFolders
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 KEPT_S: Final = 600.0
 REASON: Final = "deleted"
@@ -48,7 +48,7 @@ class Deleted:
     def restore(self, service: Service) -> None:
         """Make a service one like the others again."""
         if service.deleted_until is not None:
-            _log.info("deleted service is back", extra={"service": service.id, "samples": len(service.box.rows)})
+            logger.info("deleted service is back", extra={"service": service.id, "samples": len(service.box.rows)})
             service.deleted_until = None
             self._store.put(Change(statements=[unmark_deleted(service.id)]))
 
@@ -74,7 +74,9 @@ class Deleted:
             if not self._store.full and stored <= most:
                 return
             stored -= service.box.bytes
-            _log.warning("deleted service is given up before its time, for want of room", extra={"service": service.id})
+            logger.warning(
+                "deleted service is given up before its time, for want of room", extra={"service": service.id}
+            )
             self._let_go(service)
 
     def _let_go(self, service: Service) -> None:
@@ -82,6 +84,6 @@ class Deleted:
         service.gone = True
         rows = len(service.box.rows)
         if rows:
-            _log.warning("samples dropped", extra={"service": service.id, "reason": REASON, "samples": rows})
+            logger.warning("samples dropped", extra={"service": service.id, "reason": REASON, "samples": rows})
         self._store.put(Change(forget=service.id))
         self._folders.give_up(service.id)

@@ -39,7 +39,7 @@ from nereid_shared.link import DELIVERED, Link, Message
 from nereid_shared.messages import Ledger
 from nereid_shared.samples import MALFORMED_SCORES, PREDICT_FAILED, REFUSED, UNDECODABLE, Result, Sample
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.1
 IDLE_FLUSH_S: Final = 5.0
@@ -243,7 +243,7 @@ class Relay:
         while sends and cloud is not None and (row := service.box.take(now)) is not None:
             body = service.bodies.get(row.key) or self._store.body(service.id, row.key)
             if body is None:
-                _log.error("a stored sample has no body", extra={"service": service.id, "seq": row.key.seq})
+                logger.error("a stored sample has no body", extra={"service": service.id, "seq": row.key.seq})
                 self._refuse(service, row, LOST)
                 continue
             try:
@@ -254,7 +254,7 @@ class Relay:
                 service.box.acked(row, row.flight, None, now)
                 return
             except MessageTooLarge as error:
-                _log.warning("sample given up", extra={"service": service.id, "problem": str(error)})
+                logger.warning("sample given up", extra={"service": service.id, "problem": str(error)})
                 # Not within the sample's own turn: its drop must not reach the disk before it was counted as accepted.
                 asyncio.get_running_loop().call_soon(self._refuse, service, row, TOO_LARGE)
 
@@ -325,7 +325,7 @@ class Relay:
             self._store.put_lazily(Change(clock=now))
         self._store.flush()
         for (name, reason), number in self._unlogged.items():
-            _log.warning("samples dropped", extra={"service": name, "reason": reason, "samples": number})
+            logger.warning("samples dropped", extra={"service": name, "reason": reason, "samples": number})
         self._unlogged.clear()
 
     # Bookkeeping.
@@ -374,7 +374,7 @@ class Relay:
 
     def _lose(self, service: Service, stream: str, seq: int) -> None:
         lost = service.box.forget(stream, seq)
-        _log.warning("samples forgotten", extra={"service": service.id, "stream": stream, "samples": lost})
+        logger.warning("samples forgotten", extra={"service": service.id, "stream": stream, "samples": lost})
         counts = [(service.id, "accepted", lost), (service.id, ledger.DROPPED + "forgotten", lost)] if lost else []
         record = service.record(stream)
         done = partial(self._committed, service, SampleKey(stream, 0), record.contiguous)
@@ -422,4 +422,4 @@ class Relay:
     def _stray(self, topic: str) -> None:
         self.strays += 1
         if self.strays & (self.strays - 1) == 0:
-            _log.warning("not a service of this node", extra={"topic": topic, "strays": self.strays})
+            logger.warning("not a service of this node", extra={"topic": topic, "strays": self.strays})

@@ -23,7 +23,7 @@ from nereid_edge.records import AnswerRecord, Change, Loaded, StreamRecord
 from nereid_edge.rows import Row, SampleKey
 from nereid_shared.errors import TemporaryError, UserError
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS samples (
@@ -195,8 +195,8 @@ class OutboxStore:
                     batch, more = self._next_batch()
                     if batch:
                         self._commit_in_the_end(connection, batch)
-        except Exception as error:  # noqa: BLE001 - handed to `watch`, which ends the process with it
-            _log.exception("the outbox's writer ended")
+        except Exception as error:  # handed to `watch`, which ends the process with it
+            logger.exception("the outbox's writer ended")
             if self._loop is not None and self._died is not None:
                 self._loop.call_soon_threadsafe(self._died.set_exception, error)
 
@@ -221,7 +221,7 @@ class OutboxStore:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 if not self.failing:
-                    _log.error("the outbox cannot be written", extra={"problem": str(error)})
+                    logger.error("the outbox cannot be written", extra={"problem": str(error)})
                 self.failing, self.full = str(error), error.sqlite_errorcode == sqlite3.SQLITE_FULL
                 if self._closing.wait(RETRY_S):
                     return
@@ -229,7 +229,7 @@ class OutboxStore:
                     self._make_room(connection, batch)
                 continue
             if self.failing:
-                _log.info("the outbox can be written again")
+                logger.info("the outbox can be written again")
                 self.failing, self.full = "", False
             self._call_back([change.done for change in batch if change.done is not None])
             return

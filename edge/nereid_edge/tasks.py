@@ -35,7 +35,7 @@ from nereid_shared.messages import (
 )
 from nereid_shared.times import rfc3339_millis
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
 _CONDITIONS: Final = {"running": "Running", "completed": "Completed", "failed": "Failed"}
@@ -135,7 +135,7 @@ class Tasks:
                 # `edge_connected` rings again.
                 continue
             except NereidError as error:
-                _log.warning("task not published", extra={"problem": str(error)})
+                logger.warning("task not published", extra={"problem": str(error)})
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()
 
@@ -215,7 +215,7 @@ class Tasks:
         one = self._tasks.get(uid)
         if one is not None:
             one.count = count
-            _log.info(
+            logger.info(
                 "dataset counted", extra={"dataset": one.row.name, "samples": count.samples, "reason": count.reason}
             )
             self._on_change()
@@ -283,7 +283,7 @@ def _planned(uid: str, row: TaskRow, old: _Running | None) -> _Running:
         else:
             one.problem = SpecProblem(f"kind {row.kind} is not known here", reason="KindUnknown")
     except SpecProblem as problem:
-        _log.warning("task cannot run", extra={"kind": row.kind, "task": row.name, "problem": str(problem)})
+        logger.warning("task cannot run", extra={"kind": row.kind, "task": row.name, "problem": str(problem)})
         one.problem = problem
         if one.settings is None and one.service and old is not None:
             one.settings = old.settings

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _GIVEN_UP: Final = ".removed-"
 
@@ -43,7 +43,9 @@ class WorkerFolders:
         except FileNotFoundError:
             return
         except OSError as error:
-            _log.warning("folder of a deleted service stays", extra={"folder": str(folder), "problem": error.strerror})
+            logger.warning(
+                "folder of a deleted service stays", extra={"folder": str(folder), "problem": error.strerror}
+            )
             return
         self._news.set()
 
@@ -64,8 +66,8 @@ class WorkerFolders:
             try:
                 shutil.rmtree(folder)
             except OSError as error:
-                _log.warning(
+                logger.warning(
                     "folder of a deleted service stays", extra={"folder": str(folder), "problem": error.strerror}
                 )
             else:
-                _log.info("folder of a deleted service removed", extra={"folder": str(folder)})
+                logger.info("folder of a deleted service removed", extra={"folder": str(folder)})

@@ -77,7 +77,7 @@ async def _answer(problem: Callable[[], str], reader: asyncio.StreamReader, writ
         writer.write(head.encode() + body)
         await writer.drain()
     except (TimeoutError, OSError, ValueError) as error:
-        logger.debug("probe not answered", extra={"error": str(error)})
+        logger.debug("probe not answered", extra={"problem": str(error)})
     finally:
         writer.close()
 

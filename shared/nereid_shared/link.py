@@ -31,7 +31,7 @@ from nereid_shared.session import DELIVERED, FAILURE, NO_SUBSCRIBER, OnAck, Rece
 
 __all__ = ["DELIVERED", "FAILURE", "NO_SUBSCRIBER", "Handler", "Link", "LinkSettings", "Message", "TlsFiles", "Will"]
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 BACKOFF_MIN_S: Final = 0.1
 BACKOFF_MAX_S: Final = 10.0
@@ -259,8 +259,8 @@ class Link:
                 await self._live_one_connection()
             except NereidError as error:
                 self._tell(str(error))
-            except Exception:  # noqa: BLE001 - the supervisor: on_connect's mistake ends one connection, not the link
-                _log.exception("connection given up", extra={"client_id": self.settings.client_id})
+            except Exception:  # the supervisor: on_connect's mistake ends one connection, not the link
+                logger.exception("connection given up", extra={"client_id": self.settings.client_id})
                 self.last_error = "on_connect raised"
             lost = 1 if time.monotonic() - began > _GOOD_AFTER_S else lost + 1
             # Jitter from the first try on: a fleet that lost its broker must not come back as one.
@@ -285,7 +285,7 @@ class Link:
                 self.last_error = ""
                 self._is_down.clear()
                 self._is_up.set()
-                _log.info("connected", extra={"client_id": self.settings.client_id, "connection": number})
+                logger.info("connected", extra={"client_id": self.settings.client_id, "connection": number})
             self._tell(await asyncio.shield(session.ended))
         except asyncio.CancelledError:
             await session.leave()
@@ -299,7 +299,7 @@ class Link:
     def _tell(self, problem: str) -> None:
         # Once per problem: a broker that is away for an hour is one line, not hundreds.
         if problem != self.last_error:
-            _log.warning("no connection", extra={"client_id": self.settings.client_id, "problem": problem})
+            logger.warning("no connection", extra={"client_id": self.settings.client_id, "problem": problem})
         self.last_error = problem
 
     def _on_message(self, session: Session, raw: Received) -> None:
@@ -341,7 +341,7 @@ class Link:
                 del subscription.unfinished[number]
                 _discard(one)
                 self.overflowed += 1
-                _log.warning("message of an ended connection dropped", extra={"topic": one.topic})
+                logger.warning("message of an ended connection dropped", extra={"topic": one.topic})
                 return
 
     async def _finish(self, subscription: _Subscription) -> None:
@@ -352,7 +352,7 @@ class Link:
             except asyncio.CancelledError:
                 if self._left:
                     raise
-                _log.warning("handler was cancelled", extra={"topic": one.topic})
+                logger.warning("handler was cancelled", extra={"topic": one.topic})
             except Exception as error:  # noqa: BLE001 - as in _on_message
                 self._count_failure(one.topic, error)
             subscription.unfinished.popleft()
@@ -361,10 +361,10 @@ class Link:
     def _count_failure(self, topic: str, error: Exception) -> None:
         if isinstance(error, MessageInvalid | MessageTooLarge):
             self.dead_letters += 1
-            _log.warning("dead letter", extra={"topic": topic, "problem": str(error)})
+            logger.warning("dead letter", extra={"topic": topic, "problem": str(error)})
         else:
             self.failures += 1
-            _log.error("handler raised", extra={"topic": topic}, exc_info=error)
+            logger.error("handler raised", extra={"topic": topic}, exc_info=error)
 
     def _route(self, topic: str) -> _Subscription | None:
         try:

@@ -30,7 +30,7 @@ from nereid_shared import topics
 from nereid_shared.errors import LinkBusy, LinkDown, MessageTooLarge, SubscribeRefused
 from nereid_shared.link_settings import LinkSettings, Will
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 OnAck = Callable[[int | None], None]
 
@@ -310,7 +310,7 @@ class Session:
                     while await self._loop.sock_recv(duplicate, 65_536):
                         pass
             except (TimeoutError, OSError):
-                _log.debug("the broker did not close in time")
+                logger.debug("the broker did not close in time")
             finally:
                 self.abort("left")
 
@@ -561,8 +561,8 @@ def _report(on_ack: OnAck | None, code: int | None) -> None:
         return
     try:
         on_ack(code)
-    except Exception:  # noqa: BLE001 - the caller's mistake must not end everybody's connection
-        _log.exception("on_ack raised")
+    except Exception:  # the caller's mistake must not end everybody's connection
+        logger.exception("on_ack raised")
 
 
 def reason_name(code: int) -> str:

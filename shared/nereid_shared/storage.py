@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 from nereid_shared.backoff import doubled
 from nereid_shared.errors import ModelInvalid, TemporaryError, Unavailable, UserError
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int | None], None]
 
@@ -149,10 +149,10 @@ class _Download:
                 failures = 0 if self._part_bytes() > before else failures + 1
                 if failures >= _ATTEMPTS:
                     if self.sha256 is None and self._have_earlier_copy():
-                        _log.warning("server away, using the copy", extra={"url": self.url, "problem": str(cut)})
+                        logger.warning("server away, using the copy", extra={"url": self.url, "problem": str(cut)})
                         return self.file
                     raise Unavailable(f"{self.url}: {cut}") from cut
-                _log.info("download cut, trying again", extra={"url": self.url, "problem": str(cut)})
+                logger.info("download cut, trying again", extra={"url": self.url, "problem": str(cut)})
             ceiling = doubled(backoff_s, failures, longest_s=_BACKOFF_MAX_S)
             time.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311 - jitter
 

@@ -18,7 +18,7 @@ from nereid_worker.answers import Answer
 from nereid_worker.edge import JointInference
 from nereid_worker.sources import Source
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 ANSWERS_FILE: Final = "answers.jsonl"
 ANSWERS_MAX_BYTES: Final = 32 * 1024 * 1024
@@ -56,18 +56,18 @@ class AnswerLog:
         try:
             written = os.write(self._file, line)
         except OSError as error:
-            log.warning("answer not logged", extra={"key": answer.key, "problem": error.strerror})
+            logger.warning("answer not logged", extra={"key": answer.key, "problem": error.strerror})
             return
         self._size += written
         self._is_torn = written < len(line)
         if self._is_torn:
-            log.warning("answer not logged", extra={"key": answer.key, "problem": "the disk is full"})
+            logger.warning("answer not logged", extra={"key": answer.key, "problem": "the disk is full"})
 
     def _begin_another(self) -> None:
         try:
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
         except OSError as error:
-            log.warning("the log of answers grows on", extra={"problem": error.strerror})
+            logger.warning("the log of answers grows on", extra={"problem": error.strerror})
             self._size = 0  # tried again after as much again
             return
         os.close(self._file)

@@ -16,7 +16,7 @@ from nereid_worker.classifier import Prediction
 from nereid_worker.preprocess import Frame
 from nereid_worker.rules import SLACK
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 BEST: Final = 5
 """Classes that travel with an answer."""
@@ -73,7 +73,7 @@ def _predicted(predict: Predict, frames: list[Frame]) -> Sequence[Answered]:
         if len(outcomes) != len(frames):
             raise ValueError(f"predict gave {len(outcomes)} answers for {len(frames)} samples")
     except Exception:  # a user's function; one sample must not take its neighbours or the worker with it
-        log.exception("predict failed", extra={"batch": len(frames)})
+        logger.exception("predict failed", extra={"batch": len(frames)})
         if len(frames) == 1:
             return [BadSample("predict raised; its log has the traceback", reason=PREDICT_FAILED)]
         return [outcome for frame in frames for outcome in _predicted(predict, [frame])]

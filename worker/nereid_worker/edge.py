@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # they need numpy, of which a process without the extra [work
     from nereid_worker.classifier import Classifier
     from nereid_worker.rules import Rule
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Results = queue.SimpleQueue[tuple[Result, float] | None]
 """The cloud's answers with the monotonic time of their arrival; None wakes the reader."""
@@ -315,7 +315,7 @@ class JointInference:
             prediction = self.classifier.predict(item.data)
             verdict = self.rule.judge(prediction.values, item.index)
         except BadSample as error:
-            log.warning("sample failed", extra={"key": item.key, "reason": error.reason, "problem": str(error)})
+            logger.warning("sample failed", extra={"key": item.key, "reason": error.reason, "problem": str(error)})
             return Answer(
                 key=item.key, index=item.index, label="", score=0.0, tier="edge", model=model, error=error.reason,
                 latency_s=time.monotonic() - item.captured_s, captured_at=item.captured_at,
@@ -380,7 +380,7 @@ class JointInference:
             self._corrections.popleft()
             self.corrections_lost += 1
             if self.corrections_lost == 1:
-                log.warning("corrections are lost: iterate corrections(), or set on_correction")
+                logger.warning("corrections are lost: iterate corrections(), or set on_correction")
 
     def _time_left(self) -> float:
         deadline_s = self._waiting.next_deadline()

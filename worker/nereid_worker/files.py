@@ -23,7 +23,7 @@ from nereid_worker.folder_names import FolderNames
 from nereid_worker.page import mark_of
 from nereid_worker.sources import Frame, frame
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 FOLDER: Final = "folder"
 FORMATS: Final = (*DATASET_FORMATS, FOLDER)
@@ -97,9 +97,9 @@ class Files:
             if nearest is None or abs(index + 1 - cursor) <= abs(nearest - cursor):
                 nearest = index + 1
         if nearest is None:
-            log.warning("the image read last is not in the dataset any more", extra={"goes_on_at": cursor})
+            logger.warning("the image read last is not in the dataset any more", extra={"goes_on_at": cursor})
             return cursor
-        log.warning(
+        logger.warning(
             "images were put in or taken out before those read already; none of these is read",
             extra={"read": cursor, "goes_on_at": nearest},
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 GONE_AT_LEAST: Final = 1000
 """So many names of images that are gone, and half of all, before the file is written anew without them."""
@@ -88,7 +88,7 @@ class FolderNames:
             self._warn(error)
 
     def _warn(self, error: OSError) -> None:
-        log.warning("the order of a folder's images is not kept", extra={"problem": error.strerror})
+        logger.warning("the order of a folder's images is not kept", extra={"problem": error.strerror})
 
 
 def _zeroed(names: list[str]) -> bytes:

@@ -35,7 +35,7 @@ from nereid_worker.spool import Spool
 from nereid_worker.state_lock import Holder, StateLock
 from nereid_worker.uplink import Uplink
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
@@ -117,7 +117,7 @@ class EdgeProcess:
         except Stop:
             pass
         except NewTask:
-            log.info("starting over for another task")
+            logger.info("starting over for another task")
             self._close("starting", "TaskChanged")
             os.execv(sys.executable, [sys.executable, "-m", "nereid_worker"])  # noqa: S606 - no shell, the same program
         if failed:
@@ -167,7 +167,7 @@ class EdgeProcess:
 
     def _note(self, reason: str, message: str) -> None:
         """Say something that hinders nothing: in the log, and in the info while that has nothing more urgent."""
-        log.error("the state folder was damaged", extra={"reason": reason, "problem": message})
+        logger.error("the state folder was damaged", extra={"reason": reason, "problem": message})
         self._notice = reason, message
 
     def _start_uplink(self) -> None:
@@ -190,7 +190,7 @@ class EdgeProcess:
                     backoff.reset()
                 delay_s = backoff.next_s()
                 self._tell("failed", *problem)
-                log.warning("cannot run the task yet", extra={"problem": problem[1], "delay_s": delay_s})
+                logger.warning("cannot run the task yet", extra={"problem": problem[1], "delay_s": delay_s})
                 self._between_tries = True
                 time.sleep(delay_s)
                 self._between_tries = False
@@ -240,7 +240,7 @@ class EdgeProcess:
     def _script_failed(self, error: BaseException) -> bool:
         said = f"exit code {error.code}" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
         self._tell("failed", "ScriptFailed", said)
-        log.error("the script failed", exc_info=error)
+        logger.error("the script failed", exc_info=error)
         return True
 
     def service(self) -> JointInference:
@@ -270,7 +270,7 @@ class EdgeProcess:
         path = on_this_node(task.model, into=self._settings.state / "models")
         classifier = Classifier.load(path, sha256=task.model.sha256)
         for warning in classifier.warnings:
-            log.warning("model", extra={"warning": warning})
+            logger.warning("model", extra={"warning": warning})
         # What was imported and loaded stays: else each full collection would walk all of it, between two frames.
         gc.collect()
         gc.freeze()
@@ -282,7 +282,7 @@ class EdgeProcess:
 
     def _tell(self, status: WorkerStatus, reason: str = "", message: str = "") -> None:
         if self._told != (status, reason, message):
-            log.info("status", extra={"status": status, "reason": reason})
+            logger.info("status", extra={"status": status, "reason": reason})
         self._told = (status, reason, message)
         self._uplink.report()
 

@@ -23,7 +23,7 @@ from nereid_worker.waiting import Asked, Inbox, Waiting
 if TYPE_CHECKING:  # it needs numpy, of which a process without the extra [worker] has to say that it is missing
     from nereid_worker.rules import Rule
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class Sending:
@@ -83,7 +83,7 @@ class Sending:
             else:
                 refusal = BUFFER_FULL
         if refusal:
-            log.warning("hard sample kept from the cloud", extra={"key": item.key, "reason": refusal})
+            logger.warning("hard sample kept from the cloud", extra={"key": item.key, "reason": refusal})
             page.dropped[refusal] += 1
             page.degraded += 1
             self.done(item, answer, source)

@@ -14,7 +14,7 @@ from typing import Final, Self
 from nereid_shared import environment
 from nereid_shared.errors import UserError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.1
 PATIENCE_S: Final = 1.0
@@ -65,7 +65,7 @@ class StateLock:
             if time.monotonic() >= told:
                 told = float("inf")
                 holder = self.holder()
-                log.warning("another worker holds the state folder", extra={
+                logger.warning("another worker holds the state folder", extra={
                     "folder": str(self._folder), "holder": holder.worker, "pid": holder.pid,
                 })  # fmt: skip
                 on_wait(holder)

@@ -28,7 +28,7 @@ from nereid_worker.sender import Sender
 from nereid_worker.settings import Settings
 from nereid_worker.spool import Spool
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.25
 GOODBYE_S: Final = 2.0
@@ -119,7 +119,7 @@ class Uplink:
             if not self._started.done():
                 self._started.set_exception(error)
                 return
-            log.exception("the uplink ended")
+            logger.exception("the uplink ended")
             self._on_failure()
 
     async def _main(self) -> None:
@@ -152,7 +152,7 @@ class Uplink:
             async with asyncio.timeout(GOODBYE_S):
                 await link.publish(self._info_topic, self._info(self._number).encode(), retain=True)
         except (TimeoutError, TemporaryError):
-            log.info("left without a goodbye", extra={"worker": self._settings.worker})
+            logger.info("left without a goodbye", extra={"worker": self._settings.worker})
 
     async def _tick(self) -> None:
         due = 0.0
@@ -204,7 +204,7 @@ class Uplink:
         try:
             self._link.publish_nowait(self._info_topic, info.encode(), retain=True)
         except TemporaryError:
-            log.debug("info not sent; the next one follows")
+            logger.debug("info not sent; the next one follows")
         else:
             self._said, self._said_at = said, time.monotonic()
 
@@ -236,7 +236,7 @@ class Uplink:
             link.publish_nowait(self._samples, body, on_ack=on_ack)
         except MessageTooLarge as error:
             # The numbers must stay without gaps: the sample goes without its pixels, is refused, and counted as such.
-            log.error("the broker takes no packets of this size", extra={"problem": str(error)})
+            logger.error("the broker takes no packets of this size", extra={"problem": str(error)})
             sample = Sample.decode(body, max_bytes=len(body))
             link.publish_nowait(self._samples, replace(sample, payload=b"").encode(), on_ack=on_ack)
 
@@ -259,7 +259,7 @@ class Uplink:
         if self._sender.on_accepted(body.seq, time.monotonic()):
             spool.release(body.seq)
             if self._skip_lost(page, spool):
-                log.warning("hard samples are lost: the spool was damaged", extra={"up_to": self._sender.accepted})
+                logger.warning("hard samples are lost: the spool was damaged", extra={"up_to": self._sender.accepted})
                 self._publish_info()
             self._on_room()
             self._pump()

@@ -90,7 +90,7 @@ class ListWatch:
         if self._failures > 1 and asked_s is None:
             self._version = ""
         delay_s = asked_s * random.uniform(1.0, 1.25) if asked_s else self._back_off_s()  # noqa: S311 - jitter
-        extra = {"kind": self._kind.kind, "error": str(error), "delay_s": round(delay_s, 3)}
+        extra = {"kind": self._kind.kind, "problem": str(error), "delay_s": round(delay_s, 3)}
         logger.warning("watch failed", extra=extra)
         return delay_s
 

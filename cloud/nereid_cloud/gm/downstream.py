@@ -335,7 +335,7 @@ class Downstream:
             async with self._slots:
                 await link.publish(topics.DESIRED.of(node=node), output.payload, retain=True)
         except NereidError as error:
-            logger.warning("desired state not published", extra={"node": node, "error": str(error)})
+            logger.warning("desired state not published", extra={"node": node, "problem": str(error)})
             machine.publish_failed(output.epoch, output.rev)
         else:
             machine.published(output.epoch, output.rev)
@@ -359,7 +359,7 @@ class Downstream:
                 await link.publish(where, event.encode())
             except NereidError as error:
                 # Nothing depends on it: the document is what the node applies.
-                logger.info("event not published", extra={"topic": where, "error": str(error)})
+                logger.info("event not published", extra={"topic": where, "problem": str(error)})
             if topic is topics.DELETE and not self._assignments.nodes_of(uid):
                 self._objects.pop(uid, None)
 
@@ -373,7 +373,7 @@ class Downstream:
         try:
             await self._link.publish(topic, b"", retain=True)
         except (NereidError, ValueError) as error:
-            logger.info("retained topic not cleared", extra={"topic": topic, "error": str(error)})
+            logger.info("retained topic not cleared", extra={"topic": topic, "problem": str(error)})
 
     async def _speak(self) -> None:
         if self._link is not None:
@@ -393,7 +393,7 @@ class Downstream:
         try:
             self.new_epoch(await self._callbacks.raise_epoch(above))
         except NereidError as error:
-            logger.warning("epoch not raised", extra={"above": above, "error": str(error)})
+            logger.warning("epoch not raised", extra={"above": above, "problem": str(error)})
         finally:
             # A node that always claims more than we have must not drive us on without a pause.
             await asyncio.sleep(RAISE_PAUSE_S)

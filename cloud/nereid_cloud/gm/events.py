@@ -62,7 +62,7 @@ class Recorder:
         try:
             await self._written(obj, kind, reason, message[:MAX_MESSAGE])
         except NereidError as error:
-            logger.warning("event not written", extra={"reason": reason, "error": str(error)})
+            logger.warning("event not written", extra={"reason": reason, "problem": str(error)})
 
     def _bucket(self, obj: Object) -> _Bucket:
         """Return what the object may still say, filled up to now; the object that spoke last stands last."""
@@ -80,7 +80,7 @@ class Recorder:
             try:
                 await asyncio.to_thread(self._write, obj, kind, reason, message)
             except TemporaryError as error:
-                logger.info("event delayed", extra={"reason": reason, "error": str(error)})
+                logger.info("event delayed", extra={"reason": reason, "problem": str(error)})
                 await asyncio.sleep(pause_s)
             else:
                 return

@@ -51,7 +51,7 @@ class Fence:
                 logger.warning("retained messages may still come", extra={"waited_s": timeout_s})
                 return False
             except LinkDown as error:
-                logger.info("fence lost", extra={"connection": connection, "error": str(error)})
+                logger.info("fence lost", extra={"connection": connection, "problem": str(error)})
                 await link.wait_connected(after=connection)
             else:
                 return True

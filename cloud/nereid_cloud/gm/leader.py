@@ -86,7 +86,7 @@ class Leader:
                 self._health.ready()
             except NereidError as error:
                 self._health.not_ready(f"the Lease cannot be read: {error}")
-                logger.warning("election failed", extra={"error": str(error)})
+                logger.warning("election failed", extra={"problem": str(error)})
             await asyncio.sleep(self._settings.renew_s)
 
     async def hold(self, on_epoch: Callable[[int], None]) -> None:
@@ -109,7 +109,7 @@ class Leader:
             except TimeoutError:
                 continue
             except NereidError as error:
-                logger.warning("renewal failed", extra={"error": str(error)})
+                logger.warning("renewal failed", extra={"problem": str(error)})
                 continue
             if not held:
                 logger.warning("lease lost", extra={"epoch": self.epoch})
@@ -139,7 +139,7 @@ class Leader:
             async with self._writing:
                 await asyncio.to_thread(self._cluster.replace, self._made(lease, holder="", epoch=self.epoch))
         except NereidError as error:
-            logger.info("lease not released", extra={"error": str(error)})
+            logger.info("lease not released", extra={"problem": str(error)})
 
     def _try_acquire(self) -> bool:
         try:

@@ -44,14 +44,14 @@ class Voice:
             await link.publish(topics.GM_SENTINEL.of(), sentinel, retain=True)
             await link.publish(topics.GM_ALIVE.of(), self._alive, retain=True)
         except NereidError as error:
-            logger.warning("birth not published", extra={"error": str(error)})
+            logger.warning("birth not published", extra={"problem": str(error)})
 
     async def say_goodbye(self, link: Link, epoch: int) -> None:
         """Say that this leader is gone; the will would say so only at a broken connection."""
         try:
             await link.publish(topics.GM_ALIVE.of(), self._gm_alive("offline", epoch), retain=True)
         except NereidError as error:
-            logger.info("no goodbye", extra={"error": str(error)})
+            logger.info("no goodbye", extra={"problem": str(error)})
 
     def is_own(self, message: Message) -> bool:
         """Whether what stands on the leader's topic is what this one said last."""

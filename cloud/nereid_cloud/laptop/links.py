@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 from nereid_shared.errors import UserError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 64 * 1024
 MAX_COMMAND_BYTES: Final = 4096
@@ -68,7 +68,7 @@ class Link:
         self.quality = Quality(mode=mode, delay_s=delay_s, bytes_per_s=bytes_per_s)
         self._changed.set()
         self._changed = asyncio.Event()
-        log.info("link changed", extra={"node": self.node, "mode": mode})
+        logger.info("link changed", extra={"node": self.node, "mode": mode})
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
@@ -98,7 +98,7 @@ class Link:
             try:
                 far_reader, far_writer = await asyncio.open_connection(*self.target, limit=CHUNK_BYTES)
             except OSError as error:
-                log.info("the far end is away", extra={"node": self.node, "problem": str(error)})
+                logger.info("the far end is away", extra={"node": self.node, "problem": str(error)})
                 return
             _no_delay(far_writer)
             async with _closing(far_writer):

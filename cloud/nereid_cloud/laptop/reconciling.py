@@ -62,7 +62,7 @@ def _look(reconcile: Callable[[], None], changed: threading.Event, stop: threadi
         reconcile()
     except TemporaryError as error:
         # Somebody wrote in between, or the cluster is busy: look again.
-        logger.debug("reconciled in part", extra={"error": str(error)})
+        logger.debug("reconciled in part", extra={"problem": str(error)})
         changed.set()
         stop.wait(0.01)
     except NereidError:

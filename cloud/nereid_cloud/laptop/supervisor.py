@@ -15,7 +15,7 @@ from typing import Final
 
 from nereid_shared.backoff import Backoff
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 RESTART_S: Final = 0.2
 RESTART_MAX_S: Final = 5.0
@@ -101,7 +101,7 @@ class Supervisor:
             if time.monotonic() - started > STEADY_S:
                 backoff.reset()
             delay_s = backoff.next_s()
-            log.warning("process ended", extra={"program": kept.program.name, "code": code, "restart_s": delay_s})
+            logger.warning("process ended", extra={"program": kept.program.name, "code": code, "restart_s": delay_s})
             await asyncio.sleep(delay_s)
 
     async def _run(self, kept: Kept) -> int:

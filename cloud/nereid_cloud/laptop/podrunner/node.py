@@ -42,7 +42,7 @@ class NodeAgent:
             try:
                 await asyncio.to_thread(self._renew)
             except NereidError as error:
-                logger.warning("node not renewed", extra={"error": str(error)})
+                logger.warning("node not renewed", extra={"problem": str(error)})
             await asyncio.sleep(self._settings.heartbeat_s)
 
     async def stop(self) -> None:
@@ -50,7 +50,7 @@ class NodeAgent:
         try:
             await asyncio.to_thread(self._write_status, ready=False)
         except NereidError as error:
-            logger.warning("node not marked NotReady", extra={"error": str(error)})
+            logger.warning("node not marked NotReady", extra={"problem": str(error)})
 
     def _renew(self) -> None:
         try:

@@ -114,7 +114,7 @@ class PodWorker:
             try:
                 self._mounts = await asyncio.to_thread(self._prepare_volumes)
             except TemporaryError as error:
-                logger.warning("volumes delayed", extra={"error": str(error)})
+                logger.warning("volumes delayed", extra={"problem": str(error)})
             except NereidError as error:
                 self._event("Warning", "FailedMount", str(error))
             else:
@@ -182,7 +182,7 @@ class PodWorker:
             except (NotFound, Conflict):
                 pass
             except TemporaryError as error:
-                logger.warning("deletion delayed", extra={"error": str(error)})
+                logger.warning("deletion delayed", extra={"problem": str(error)})
                 await asyncio.sleep(error.delay_s or _RETRY_S)
                 continue
             break

@@ -94,7 +94,7 @@ class Reporter:
                 backoff.reset()
             except TemporaryError as error:
                 delay_s = error.delay_s or backoff.next_s()
-                logger.warning("report delayed", extra={"error": str(error), "delay_s": delay_s})
+                logger.warning("report delayed", extra={"problem": str(error), "delay_s": delay_s})
                 self._work.set()
                 await asyncio.sleep(delay_s)
             finally:
@@ -134,7 +134,7 @@ class Reporter:
             self._new_events.put_nowait(event)
             raise
         except PermanentError as error:
-            logger.warning("event refused", extra={"reason": event["reason"], "error": str(error)})
+            logger.warning("event refused", extra={"reason": event["reason"], "problem": str(error)})
 
     def _write(self, due: _Due) -> None:
         ref, metadata = ref_of(due.pod), {"uid": due.pod["metadata"]["uid"]}

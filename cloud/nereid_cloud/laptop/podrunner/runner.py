@@ -68,7 +68,7 @@ class PodRunner:
                     folder, settings=self._settings, cluster=self._cluster, reporter=self._reporter
                 )
             except (OSError, ValueError, KeyError) as error:
-                logger.warning("pod folder not readable", extra={"folder": str(folder), "error": repr(error)})
+                logger.warning("pod folder not readable", extra={"folder": str(folder), "problem": repr(error)})
             else:
                 self._begin(folder.name.rpartition("_")[2], worker)
 
