@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import yaml
@@ -22,8 +23,8 @@ from nereid_cloud import data
 
 VARIABLE = "NEREID_TEST_KUBECONFIG"
 NODE_VARIABLE = "NEREID_TEST_EDGE_NODE"
+REQUIRED_VARIABLE = "NEREID_REQUIRE"
 IMAGES = Path(__file__).parents[2] / "dist" / "images"
-
 
 _WANTING = frozenset({"api_server", "own_server", "real_cluster"})
 
@@ -41,6 +42,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def _fixtures(item: pytest.Item) -> list[str]:
     return getattr(item, "fixturenames", [])
+
+
+def go_without(level: str, reason: str) -> NoReturn:
+    """Skip a test whose level, `cluster` or `node`, cannot be had; fail it where `NEREID_REQUIRE` lists that level."""
+    if level in os.environ.get(REQUIRED_VARIABLE, "").split(","):
+        pytest.fail(f"{REQUIRED_VARIABLE} asks for {level!r}: {reason}", pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +82,7 @@ def _in_docker(stack: ExitStack, place: Path, *, with_node: bool) -> tuple[K3s, 
 def _from_source(stack: ExitStack, place: Path, **options: str) -> ApiServer:
     program = building.binary()
     if program is None:
-        pytest.skip(f"{building.MISSING}; {k3s.problem()}")
+        go_without("cluster", f"{building.MISSING}; {k3s.problem()}")
     control_plane = ControlPlane(program, place, **options)
     stack.callback(control_plane.stop)
     return control_plane.start()
@@ -131,7 +139,7 @@ def real_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealClust
             return
         problem = missing()
         if problem:
-            pytest.skip(f"{problem}; or Docker: {k3s.problem()}")
+            go_without("node", f"{problem}; or Docker: {k3s.problem()}")
         place = stack.enter_context(folder())
         server = _with_crds(_from_source(stack, place, address=ADDRESS, services=SERVICES))
         yield from _with_node(server)
@@ -176,7 +184,7 @@ def _of_kubeconfig(path: Path) -> ApiServer:
 def _kubectl_of(path: Path) -> tuple[str, ...]:
     program = _kubectl_program()
     if program is None:
-        pytest.skip("no kubectl: install it (https://kubernetes.io/docs/tasks/tools), or Go 1.24 or later")
+        go_without("cluster", "no kubectl: install it (https://kubernetes.io/docs/tasks/tools), or Go 1.24 or later")
     return (*program, f"--kubeconfig={path}")
 
 

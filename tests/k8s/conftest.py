@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from tests.cluster import building
+from tests.cluster.fixtures import go_without
 
 K8S = Path(__file__).parents[2] / "k8s"
 OVERLAYS = ("kubeedge", "single-node", "dev")
@@ -25,7 +25,7 @@ def kubectl() -> list[str]:
         return [installed]
     program = building.binary()
     if program is None:
-        pytest.skip(MISSING)
+        go_without("cluster", MISSING)
     return [str(program), "kubectl"]
 
 

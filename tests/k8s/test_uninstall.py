@@ -12,6 +12,7 @@ import pytest
 from tests.cloud.gm.peers import Eyes, Lc, dataset, model, service, set_ready
 from tests.cluster import building
 from tests.cluster.control_plane import ApiServer, ControlPlane
+from tests.cluster.fixtures import go_without
 from tests.k8s.conftest import K8S, rendered
 from tests.mosquitto import Mosquitto
 
@@ -31,7 +32,7 @@ def server(tmp_path: Path) -> Iterator[ApiServer]:
     """An API server with an overlay applied, and no node to run it."""
     program = building.binary()
     if program is None:
-        pytest.skip(building.MISSING)
+        go_without("cluster", building.MISSING)
     control_plane = ControlPlane(program, tmp_path)
     try:
         made = control_plane.start()
