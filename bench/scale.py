@@ -29,7 +29,7 @@ QUICK_NODES: Final = 200
 SIZES: Final = (1000, 10_000)
 IDLE_S: Final = 15.0
 QUICK_IDLE_S: Final = 3.0
-TIMEOUT_S: Final = 180.0
+TIMEOUT_S: Final = 90.0
 LOOK_S: Final = 0.25
 _IN_FLIGHT: Final = 20
 
@@ -176,8 +176,10 @@ class _Measurement:
         self._world.written += 1
         times = await expected.met()
         await self._told(
-            lambda found: found.get("observedGeneration") == generation
-            and found.get("nodes", {}).get("ready") == len(self._names)
+            lambda found: (
+                found.get("observedGeneration") == generation
+                and found.get("nodes", {}).get("ready") == len(self._names)
+            )
         )
         return Phase(times=times, told_s=time.perf_counter() - expected.began)
 
@@ -189,7 +191,9 @@ class _Measurement:
         connections = {node.name: node.connections for node in self._fleet.nodes}
         expected = _Expectation(
             self._fleet,
-            lambda node, state: node.connections > connections[node.name] and state.digest == node.machine.applied.digest,
+            lambda node, state: (
+                node.connections > connections[node.name] and state.digest == node.machine.applied.digest
+            ),
         )
         self._fleet.drop()
         times = await expected.met()
@@ -275,8 +279,11 @@ class _Measurement:
         phase.cpu_s["load"] = time.process_time() - load
         phase.writes = await asyncio.to_thread(world.revision) - world.written - writes
         phase.messages = self._fleet.published + self._fleet.received - messages
-        self._progress(f"{elapsed:6.1f} s, CPU " + ", ".join(f"{n} {s:.2f} s" for n, s in phase.cpu_s.items())
-                       + f", RSS {world.gm.rss_mib():.0f} MiB, {phase.writes} writes, {phase.messages} messages")
+        self._progress(
+            f"{elapsed:6.1f} s, CPU "
+            + ", ".join(f"{n} {s:.2f} s" for n, s in phase.cpu_s.items())
+            + f", RSS {world.gm.rss_mib():.0f} MiB, {phase.writes} writes, {phase.messages} messages"
+        )
         return phase
 
     async def _peak(self) -> None:

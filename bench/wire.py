@@ -140,9 +140,7 @@ async def open_wire(
         OSError: nothing listens there.
     """
     _, wire = await asyncio.get_running_loop().create_connection(
-        lambda: Wire(
-            peer, client_id=client_id, will=will, subscriptions=subscriptions, keepalive_s=keepalive_s
-        ),
+        lambda: Wire(peer, client_id=client_id, will=will, subscriptions=subscriptions, keepalive_s=keepalive_s),
         "127.0.0.1",
         port,
     )

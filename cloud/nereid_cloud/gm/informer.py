@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -36,6 +37,17 @@ def key_of(obj: Object) -> Key:
     return Key(metadata.get("namespace", ""), metadata["name"])
 
 
+def without_managers(obj: Object) -> Object:
+    """Return an object without its managers' records, which are half of it and nobody reads."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    return {**obj, "metadata": metadata}
+
+
+def pod_trimmed(pod: Object) -> Object:
+    """Return what is read of a Pod: where it is and how it fares."""
+    return {**without_managers(pod), "spec": {"nodeName": pod["spec"].get("nodeName", "")}}
+
+
 class Named(Mapping[str, Object]):
     """The cached objects of one namespace by name: a view, which costs nothing until it is read through."""
 
@@ -61,15 +73,23 @@ class Informer:
         on_change: called on the loop as (key, former object or None, present object or None).
         labels: label selector of the objects.
         index: a label by whose value `labelled` finds objects.
+        trim: what of an object is kept; it may share parts with it. A fleet's objects are most of the memory.
     """
 
     def __init__(
-        self, cluster: Cluster, kind: Kind, on_change: OnChange | None = None, *, labels: str = "", index: str = ""
+        self,
+        cluster: Cluster,
+        kind: Kind,
+        on_change: OnChange | None = None,
+        *,
+        labels: str = "",
+        index: str = "",
+        trim: Callable[[Object], Object] = without_managers,
     ) -> None:
         self.kind = kind
-        self._index = index
+        self._index, self._trim = index, trim
         self._keys: dict[str, Key] = {}
-        self._labelled: dict[str, set[Key]] = {}
+        self._labelled: dict[str, dict[Key, Object]] = {}
         self._cluster, self._labels, self._on_change = cluster, labels, on_change
         self._objects: dict[Key, Object] = {}
         self._synced = asyncio.Event()
@@ -112,7 +132,7 @@ class Informer:
 
     def labelled(self, value: str) -> list[Object]:
         """Return the cached objects whose index label has this value, not to be changed."""
-        return [self._objects[key] for key in sorted(self._labelled.get(value, ()))]
+        return list(self._labelled.get(value, {}).values())
 
     def written(self, based_on: Object, result: Object) -> None:
         """Take an object that a write returned, so that the next reconcile does not run on the former version.
@@ -121,7 +141,7 @@ class Informer:
         """
         key = key_of(result)
         if self._objects.get(key) is based_on:
-            self._objects[key] = result
+            self._put(key, self._trim(result))
 
     async def failed(self) -> None:
         """Wait for ever; raises what ended the cache's thread, after which the cache would stay as it is."""
@@ -133,8 +153,8 @@ class Informer:
         follow = ListWatch(
             self._cluster,
             self.kind,
-            on_list=lambda objects: self._on_loop(self._replace_all, objects),
-            on_event=lambda event: self._on_loop(self._take, event),
+            on_list=lambda objects: self._on_loop(self._replace_all, [self._trim(obj) for obj in objects]),
+            on_event=lambda event: self._on_loop(self._take, replace(event, object=self._trim(event.object))),
             stop=self._stop,
             labels=self._labels,
         )
@@ -178,20 +198,23 @@ class Informer:
 
     def _set(self, key: Key, obj: Object | None) -> None:
         former = self._objects.get(key)
-        if former is not None:
-            self._keys.pop(former["metadata"].get("uid", ""), None)
-            self._labelled.get(self._value(former), set()).discard(key)
-        if obj is None:
-            self._objects.pop(key, None)
-        else:
-            self._objects[key] = obj
-            self._keys[obj["metadata"].get("uid", "")] = key
-            self._labelled.setdefault(self._value(obj), set()).add(key)
-        if former is not None and not self._labelled.get(self._value(former)):
-            self._labelled.pop(self._value(former), None)
+        self._put(key, obj)
         changed = _version(former) != _version(obj)
         if changed and self._on_change is not None:
             self._on_change(key, former, obj)
+
+    def _put(self, key: Key, obj: Object | None) -> None:
+        former = self._objects.pop(key, None)
+        if former is not None:
+            self._keys.pop(former["metadata"].get("uid", ""), None)
+            labelled = self._labelled[self._value(former)]
+            del labelled[key]
+            if not labelled:
+                del self._labelled[self._value(former)]
+        if obj is not None:
+            self._objects[key] = obj
+            self._keys[obj["metadata"].get("uid", "")] = key
+            self._labelled.setdefault(self._value(obj), {})[key] = obj
 
     def _value(self, obj: Object) -> str:
         return str((obj["metadata"].get("labels") or {}).get(self._index, ""))

@@ -22,11 +22,12 @@ from nereid_cloud.gm.desired import NodeReport
 from nereid_cloud.gm.downstream import Callbacks, Downstream
 from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.holding import Holding
-from nereid_cloud.gm.informer import Informer, Key
+from nereid_cloud.gm.informer import Informer, Key, pod_trimmed
 from nereid_cloud.gm.jointinference import Caches, ServiceController
 from nereid_cloud.gm.leader import Leader
 from nereid_cloud.gm.names import SERVICE_LABEL
 from nereid_cloud.gm.observed import Observed
+from nereid_cloud.gm.orphans import Orphans
 from nereid_cloud.gm.placement import Placement
 from nereid_cloud.gm.reporting import ServiceReporter
 from nereid_cloud.gm.settings import Settings
@@ -35,6 +36,7 @@ from nereid_cloud.gm.workqueue import WorkQueue
 from nereid_shared.errors import NereidError, TemporaryError
 from nereid_shared.health import Health
 from nereid_shared.link import Link
+from nereid_shared.topics import service_id
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +105,9 @@ class Leadership:
         self._services = Informer(cluster, JOINT_INFERENCE_SERVICE, self._service_changed)
         self._datasets = Informer(cluster, DATASET, self._dataset_changed)
         self._models = Informer(cluster, MODEL, self._model_changed)
-        self._pods = Informer(cluster, POD, self._worker_changed, labels=SERVICE_LABEL, index=SERVICE_LABEL)
+        self._pods = Informer(
+            cluster, POD, self._worker_changed, labels=SERVICE_LABEL, index=SERVICE_LABEL, trim=pod_trimmed
+        )
         self._deployments = Informer(
             cluster, DEPLOYMENT, self._worker_changed, labels=SERVICE_LABEL, index=SERVICE_LABEL
         )
@@ -129,6 +133,7 @@ class Leadership:
                 on_duplicate=self._node_is_double,
             ),
         )
+        self._orphans = Orphans(self.observed, self.downstream, known=self._identities)
         self._fence = fence.Fence()
         self._background: set[asyncio.Task[None]] = set()
         self._rescan: asyncio.TimerHandle | None = None
@@ -203,6 +208,7 @@ class Leadership:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._services_queue.close)
             stack.callback(self._datasets_queue.close)
+            stack.callback(self._orphans.close)
             for informer in informers:
                 await stack.enter_async_context(informer)
             await stack.enter_async_context(link)
@@ -246,13 +252,14 @@ class Leadership:
         self.downstream.release()
         logger.info("speaking to the nodes", extra={"epoch": self.downstream.epoch})
         self._all_again()
+        self._orphans.look_soon()
 
     async def _raise_above_seen(self) -> None:
         try:
             self.downstream.new_epoch(await self._leader.raise_epoch(above=self.upstream.seen_epoch))
         except NereidError as error:
             # The first state that is ahead of us asks again.
-            logger.warning("epoch not raised", extra={"error": str(error)})
+            logger.warning("epoch not raised", extra={"problem": str(error)})
 
     async def _watch_silence(self) -> None:
         """Notice LocalControllers that fall silent: no message says so."""
@@ -265,8 +272,12 @@ class Leadership:
 
     # What changed in the cluster.
 
-    def _service_changed(self, key: Key, _former: Object | None, _present: Object | None) -> None:
-        self._services_queue.add(key)
+    def _service_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
+        if present is not None and _wish(former) == _wish(present):
+            # Most often our own words on it: with a fleet, each would bring a look that brings the next.
+            self._look_at([present["metadata"]["uid"]])
+        else:
+            self._services_queue.add(key)
 
     def _dataset_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
         self._datasets_queue.add(key)
@@ -330,6 +341,11 @@ class Leadership:
         service = None if key is None else self._services.get(*key)
         if service is not None:
             self._look_at([service["metadata"]["uid"]])
+        else:
+            self._orphans.look_soon()
+
+    def _identities(self) -> set[str]:
+        return {service_id(obj["metadata"]["name"], obj["metadata"]["uid"]) for obj in self._services.items()}
 
     def _node_reported(self, node: str, report: NodeReport) -> None:
         self._tasks_of_node_changed(node)
@@ -355,10 +371,10 @@ async def _serve(queue: WorkQueue[Key], reconcile: Reconcile) -> None:
             again_s = await reconcile(key)
         except TemporaryError as error:
             delay_s = queue.retry(key, delay_s=error.delay_s)
-            logger.info("reconcile again", extra={"key": "/".join(key), "error": str(error), "delay_s": delay_s})
+            logger.info("reconcile again", extra={"key": "/".join(key), "problem": str(error), "delay_s": delay_s})
         except NereidError as error:
             delay_s = queue.retry(key)
-            logger.warning("reconcile failed", extra={"key": "/".join(key), "error": str(error), "delay_s": delay_s})
+            logger.warning("reconcile failed", extra={"key": "/".join(key), "problem": str(error), "delay_s": delay_s})
         except Exception:
             # The supervisor of all controllers: one object's defect must not stop the others.
             queue.retry(key)
@@ -376,6 +392,11 @@ def _content(obj: Object | None) -> object:
     if obj is None:
         return None
     return obj["metadata"].get("uid"), obj["metadata"].get("generation"), obj["metadata"].get("labels"), obj.get("spec")
+
+
+def _wish(obj: Object | None) -> object:
+    """Return what a user says of an object, its deletion included."""
+    return _content(obj), (obj or {}).get("metadata", {}).get("deletionTimestamp")
 
 
 def _node_facts(obj: Object | None) -> object:
