@@ -189,9 +189,13 @@ class Observed:
 
     def on_cloud_info(self, service: str, pod: str, info: WorkerInfo | None) -> bool:
         """Take a cloud worker's word, None where its topic was cleared; returns whether it counted."""
-        pods = self.cloud.setdefault(service, {})
         if info is None:
-            return pods.pop(pod, None) is not None
+            pods = self.cloud.get(service, {})
+            was_there = pods.pop(pod, None) is not None
+            if not pods:
+                self.cloud.pop(service, None)
+            return was_there
+        pods = self.cloud.setdefault(service, {})
         current = pods.get(pod)
         is_will = info.status == "offline"
         if current is not None and info.boot != current.boot and is_will:

@@ -20,7 +20,7 @@ from nereid_cloud.cluster.port import Ref
 from nereid_shared import topics
 from nereid_shared.desired import digest_of
 from nereid_shared.link import Link, LinkSettings, Message
-from nereid_shared.messages import Desired, GmAlive, Ledger, NodeAlive, NodeState, TaskStatus
+from nereid_shared.messages import Desired, GmAlive, Ledger, NodeAlive, NodeState, TaskStatus, WorkerInfo
 
 
 @asynccontextmanager
@@ -231,6 +231,30 @@ async def test_a_deleted_node_leaves_nothing_on_the_broker(
             await eyes.until(lambda: heard)
             ready_cluster.delete(Ref(kind=NODE, name="edge-1"))
             await eyes.until(lambda: heard[-1].payload == b"")
+
+
+async def test_the_last_word_of_an_unknown_services_cloud_worker_does_not_stay(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    early, late = (topics.CLOUD_INFO.of(service="gone-00000000", pod=pod) for pod in ("early", "late"))
+    word = WorkerInfo(
+        name="w", namespace="default", owner_name="gone", owner_kind="jointinferenceservice", status="offline", boot="b"
+    ).encode()
+    async with listener(broker.url, topics.CLOUD_INFO.filter(), eyes) as (link, heard):
+
+        def kept() -> set[str]:
+            return {topic for topic, payload in {one.topic: one.payload for one in heard}.items() if payload}
+
+        await link.publish(early, word, retain=True)
+        await eyes.until(lambda: early in kept())
+        async with gm(), Lc(broker.url, "edge-0", eyes):
+            ready_cluster.create(service())
+            await eyes.until(lambda: is_running(eyes))
+            await eyes.until(lambda: early not in kept())
+            await link.publish(late, word, retain=True)
+            await eyes.until(lambda: late in kept())
+            await eyes.until(lambda: late not in kept())
+            assert len(kept()) == 1
 
 
 async def test_a_status_of_a_task_that_the_node_does_not_hold_is_refused(
