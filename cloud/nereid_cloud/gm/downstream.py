@@ -29,7 +29,10 @@ logger = logging.getLogger(__name__)
 # Documents on their way to the broker at once: what bounds a republication of the whole fleet.
 MAX_PUBLISHING: Final = 20
 REPLACE_ALIVE_S: Final = 1.0
-RAISE_PAUSE_S: Final = 1.0
+# A new epoch makes the whole fleet's documents go out again. Who forges a higher one may bring that about once a
+# minute; a Lease that was really lost is taken at a higher one by its holder itself, at once.
+RAISE_PAUSE_S: Final = 60.0
+RAISE_RETRY_S: Final = 1.0
 TASK_UNRESOLVED: Final = "TaskUnresolved"
 
 
@@ -56,10 +59,14 @@ class Downstream:
         identity: the leader's name.
         epoch: the leader's epoch.
         callbacks: the rest of the GlobalManager.
+        raise_pause_s: seconds between two epochs that were raised for others' claims.
     """
 
-    def __init__(self, *, cluster: str, identity: str, epoch: int, callbacks: Callbacks) -> None:
+    def __init__(
+        self, *, cluster: str, identity: str, epoch: int, callbacks: Callbacks, raise_pause_s: float = RAISE_PAUSE_S
+    ) -> None:
         self.epoch = epoch
+        self._claimed, self._raise_pause_s = 0, raise_pause_s
         self._cluster, self._callbacks = cluster, callbacks
         self._voice = Voice(cluster=cluster, identity=identity)
         self._link: Link | None = None
@@ -385,19 +392,23 @@ class Downstream:
         await self._speak()
 
     def _raise_above(self, epoch: int) -> None:
-        if not self._raising and epoch >= self.epoch:
+        self._claimed = max(self._claimed, epoch)
+        if not self._raising and self._claimed >= self.epoch:
             self._raising = True
-            self._spawn(self._raise(epoch), "raise epoch")
+            self._spawn(self._raise(), "raise epoch")
 
-    async def _raise(self, above: int) -> None:
-        try:
-            self.new_epoch(await self._callbacks.raise_epoch(above))
-        except NereidError as error:
-            logger.warning("epoch not raised", extra={"above": above, "problem": str(error)})
-        finally:
-            # A node that always claims more than we have must not drive us on without a pause.
-            await asyncio.sleep(RAISE_PAUSE_S)
-            self._raising = False
+    async def _raise(self) -> None:
+        """Lead above the highest epoch that is claimed; what is claimed meanwhile waits for the pause's end."""
+        while self._claimed >= self.epoch:
+            try:
+                self.new_epoch(await self._callbacks.raise_epoch(self._claimed))
+            except NereidError as error:
+                logger.warning("epoch not raised", extra={"above": self._claimed, "problem": str(error)})
+                await asyncio.sleep(RAISE_RETRY_S)
+            else:
+                logger.warning("epoch raised", extra={"epoch": self.epoch})
+                await asyncio.sleep(self._raise_pause_s)
+        self._raising = False
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         if self._closed:

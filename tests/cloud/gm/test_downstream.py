@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import signal
+from collections.abc import Awaitable, Callable
 
+import pytest
 from tests.mosquitto import Mosquitto
 
-from nereid_cloud.gm.downstream import Callbacks, Downstream
+from nereid_cloud.gm.downstream import RAISE_PAUSE_S, Callbacks, Downstream
 from nereid_shared import topics
 from nereid_shared.desired import task_hash
+from nereid_shared.errors import Unavailable
 from nereid_shared.link import Link, LinkSettings, Message
-from nereid_shared.messages import Desired, TaskRow
+from nereid_shared.messages import Desired, GmAlive, TaskRow
 
 SPEC = {"a": 1}
 ROW = TaskRow(kind="Dataset", namespace="n", name="d", generation=1, hash=task_hash(SPEC, {}), spec=SPEC)
@@ -18,9 +21,11 @@ async def raise_epoch(above: int) -> int:
     return above + 1
 
 
-def downstream(epoch: int = 1) -> Downstream:
-    callbacks = Callbacks(node_exists=lambda _: True, raise_epoch=raise_epoch, on_report=lambda _node, _report: None)
-    return Downstream(cluster="c", identity="gm", epoch=epoch, callbacks=callbacks)
+def downstream(
+    epoch: int = 1, *, raising: Callable[[int], Awaitable[int]] = raise_epoch, pause_s: float = RAISE_PAUSE_S
+) -> Downstream:
+    callbacks = Callbacks(node_exists=lambda _: True, raise_epoch=raising, on_report=lambda _node, _report: None)
+    return Downstream(cluster="c", identity="gm", epoch=epoch, callbacks=callbacks, raise_pause_s=pause_s)
 
 
 def link_of(broker: Mosquitto, down: Downstream) -> Link:
@@ -92,3 +97,63 @@ async def test_a_node_that_was_deleted_and_came_back_at_once_has_its_tasks_again
         down.node_appeared("edge-0")
         document = Desired.decode(await came.get(), max_bytes=topics.DESIRED.max_bytes)
         assert set(document.tasks) == {"u"}
+
+
+class Lease:
+    """Where epochs are raised; `refusals` are to come first.
+
+    Attributes:
+        asked: the epochs to lead above, and when that was asked.
+    """
+
+    def __init__(self, refusals: int = 0) -> None:
+        self.asked: asyncio.Queue[tuple[int, float]] = asyncio.Queue()
+        self._refusals = refusals
+
+    async def raised(self, above: int) -> int:
+        self.asked.put_nowait((above, asyncio.get_running_loop().time()))
+        self._refusals -= 1
+        if self._refusals >= 0:
+            raise Unavailable("the cluster does not answer")
+        return above + 1
+
+
+def claim(down: Downstream, epoch: int) -> None:
+    """Let another say on the leader's topic that it leads."""
+    said = GmAlive(status="online", cluster="c", leader="other", epoch=epoch).encode()
+    down.on_gm_alive(Message(topics.GM_ALIVE.of(), said, retain=False))
+
+
+async def test_claims_of_ever_higher_epochs_are_followed_once_in_a_while_and_then_all_at_once() -> None:
+    lease, pause_s = Lease(), 0.5
+    down = downstream(raising=lease.raised, pause_s=pause_s)
+    async with asyncio.timeout(20), down:
+        down.release()
+        claim(down, 5)
+        above, first_at = await lease.asked.get()
+        assert above == 5
+        for epoch in (9, 30, 7):
+            claim(down, epoch)
+        above, second_at = await lease.asked.get()
+        assert above == 30
+        assert second_at - first_at >= pause_s
+        assert down.epoch == 31
+
+
+async def test_a_forger_has_to_wait_for_a_minute() -> None:
+    lease = Lease()
+    async with downstream(raising=lease.raised) as down:
+        down.release()
+        claim(down, 5)
+        await asyncio.wait_for(lease.asked.get(), 20)
+        claim(down, 9)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(lease.asked.get(), 1.5)
+
+
+async def test_an_epoch_that_could_not_be_raised_is_asked_for_again() -> None:
+    lease = Lease(refusals=1)
+    async with asyncio.timeout(20), downstream(raising=lease.raised) as down:
+        down.release()
+        claim(down, 5)
+        assert [(await lease.asked.get())[0] for _ in range(2)] == [5, 5]
