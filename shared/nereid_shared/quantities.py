@@ -55,14 +55,3 @@ def size_bytes(text: str) -> int:
     if not parts or parts[2] not in _BYTES:
         raise ValueError(f"{text!r} is not a size such as 500k, 64Ki or 256Mi")
     return int(parts[1]) * _BYTES[parts[2]]
-
-
-def fraction(text: str) -> Decimal:
-    """Return a decimal text from 0 to 1, exactly.
-
-    Raises:
-        ValueError: it is not one.
-    """
-    if not matches(FRACTION_PATTERN, text):
-        raise ValueError(f"{text!r} is not a decimal number from 0 to 1")
-    return Decimal(text)

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Durations, sizes and shares, as a spec writes them."""
 
-from decimal import Decimal
-
 import pytest
 
-from nereid_shared.quantities import duration_s, fraction, size_bytes
+from nereid_shared.quantities import duration_s, size_bytes
 
 
 @pytest.mark.parametrize(
@@ -33,13 +31,3 @@ def test_a_size_in_bytes(text: str, size: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size"):
         size_bytes(text)
-
-
-def test_a_share_is_exact() -> None:
-    assert fraction("0.10") == Decimal("0.1")
-
-
-@pytest.mark.parametrize("text", ["", "1.01", "2", "-0", ".5", "0.", "1e-1", "nan", "0.5\n", "00.5"])
-def test_what_is_no_share(text: str) -> None:
-    with pytest.raises(ValueError, match="from 0 to 1"):
-        fraction(text)

@@ -165,11 +165,6 @@ class Spool:
         """The oldest sample's number, or None where the ring is empty."""
         return self._index[0][0] if self._index else None
 
-    @property
-    def used_bytes(self) -> int:
-        """Bytes between the two ends."""
-        return self._next - self._oldest
-
     def __len__(self) -> int:
         return len(self._index)
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from nereid_cloud.cluster.kinds import DATASET
+from nereid_cloud.cluster.kinds import DATASET, ref_of
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.cluster.readiness import condition_of, is_ready
 from nereid_cloud.gm.conditions import HEARTBEAT_S, NODE_OFFLINE, condition, is_same
 from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.events import Recorder
-from nereid_cloud.gm.holding import Holding, held_by, ref_in
+from nereid_cloud.gm.holding import Holding, held_by
 from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
@@ -113,7 +113,7 @@ class DatasetController:
         if changed or not is_same(former, conditions) or beats:
             changed = {**changed, "conditions": conditions}
             patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": changed}
-            result = await asyncio.to_thread(self._cluster.patch, ref_in(DATASET, obj), patch, subresource="status")
+            result = await asyncio.to_thread(self._cluster.patch, ref_of(obj), patch, subresource="status")
             self._datasets.written(obj, result)
             self._written_at[metadata["uid"]] = self._clock()
             if (before.get("status"), before.get("reason")) != said[:2]:

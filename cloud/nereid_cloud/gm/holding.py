@@ -9,7 +9,8 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
-from nereid_cloud.cluster.port import Cluster, Kind, Object, Ref
+from nereid_cloud.cluster.kinds import ref_of
+from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.events import Recorder
@@ -117,8 +118,9 @@ class Holding:
     async def _patched(self, obj: Object, patch: Object, *, status: bool = False) -> Object:
         version = {"resourceVersion": obj["metadata"]["resourceVersion"]}
         patch = {**patch, "metadata": {**patch.get("metadata", {}), **version}}
-        ref = ref_in(self._objects.kind, obj)
-        result = await asyncio.to_thread(self._cluster.patch, ref, patch, subresource="status" if status else "")
+        result = await asyncio.to_thread(
+            self._cluster.patch, ref_of(obj), patch, subresource="status" if status else ""
+        )
         self._objects.written(obj, result)
         return result
 
@@ -126,8 +128,3 @@ class Holding:
 def held_by(obj: Object) -> frozenset[str]:
     """Return the nodes on an object's record."""
     return frozenset((obj.get("status") or {}).get("heldBy") or ())
-
-
-def ref_in(kind: Kind, obj: Object) -> Ref:
-    """Return the address of an object of this kind."""
-    return Ref(kind=kind, name=obj["metadata"]["name"], namespace=obj["metadata"].get("namespace", ""))

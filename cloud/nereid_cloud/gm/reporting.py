@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE
+from nereid_cloud.cluster.kinds import ref_of
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.gm import ledgers
@@ -27,7 +27,7 @@ from nereid_cloud.gm.conditions import (
     phase_shown,
 )
 from nereid_cloud.gm.events import Recorder
-from nereid_cloud.gm.holding import held_by, ref_in
+from nereid_cloud.gm.holding import held_by
 from nereid_cloud.gm.informer import Informer
 from nereid_cloud.gm.names import RETIRED_ANNOTATION
 from nereid_cloud.gm.observed import Observed
@@ -114,7 +114,7 @@ class ServiceReporter:
             "metadata": {"resourceVersion": raw["metadata"]["resourceVersion"]},
             "status": {**changed, "conditions": wanted["conditions"]},
         }
-        ref = ref_in(JOINT_INFERENCE_SERVICE, raw)
+        ref = ref_of(raw)
         result = await asyncio.to_thread(self._cluster.patch, ref, patch, subresource="status")
         self._services.written(raw, result)
         self._written_at[uid] = now
@@ -165,7 +165,7 @@ class ServiceReporter:
                 "annotations": {RETIRED_ANNOTATION: due.encode().decode()},
             }
         }
-        result = await asyncio.to_thread(self._cluster.patch, ref_in(JOINT_INFERENCE_SERVICE, raw), patch)
+        result = await asyncio.to_thread(self._cluster.patch, ref_of(raw), patch)
         self._services.written(raw, result)
         self._observed.forget_task(raw["metadata"]["uid"], gone)
         return result

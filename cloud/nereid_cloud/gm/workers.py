@@ -14,8 +14,6 @@ from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.gm.conditions import CRASH_LOOP, NODE_OFFLINE, SOURCE_FINISHED, WorkerObservation
 from nereid_shared.messages import TaskRow, TaskState, TaskStatus, WorkerInfo
 
-# What a kubelet says of a container that will not come up by waiting alone.
-_FAILED_WAITING: Final = frozenset({CRASH_LOOP})
 _ENDED: Final = frozenset({"Failed", "Succeeded"})
 
 State = Literal["pending", "running", "failed", "offline"]
@@ -165,7 +163,7 @@ def _pod(pod: Object | None) -> Found | None:
     for container in status.get("containerStatuses") or ():
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason") or ""
-        if reason in _FAILED_WAITING:
+        if reason == CRASH_LOOP:
             return "failed", reason, _last_end(container)
         if reason and reason not in ("ContainerCreating", "PodInitializing"):
             return "pending", reason, waiting.get("message") or ""

@@ -19,7 +19,7 @@ from nereid_shared.defaults import (
     OUTBOX_MAX_BYTES,
     OUTBOX_MAX_SAMPLES,
 )
-from nereid_shared.quantities import duration_s, size_bytes
+from nereid_shared.quantities import duration_s
 from nereid_shared.resources.mining import HardExampleAlgorithm
 from nereid_shared.resources.parts import (
     Condition,
@@ -124,21 +124,6 @@ class Outbox(Part):
 
     rules: ClassVar[tuple[Rule, ...]] = (duration_between("keepFor", "1s", "8760h"),)
 
-    @property
-    def keep_for_s(self) -> float:
-        """Seconds for `keep_for`."""
-        return duration_s(self.keep_for)
-
-    @property
-    def limit_bytes(self) -> int:
-        """Bytes for `max_bytes`."""
-        return size_bytes(self.max_bytes)
-
-    @property
-    def rate_bytes_per_s(self) -> int | None:
-        """Bytes per second for `max_bytes_per_second`; None for no limit."""
-        return None if self.max_bytes_per_second is None else size_bytes(self.max_bytes_per_second)
-
 
 class Batching(Part):
     """How the cloud worker collects samples."""
@@ -175,11 +160,6 @@ class EdgeWorker(Part):
         exactly_one_of("nodeName", "nodeSelector"),
         duration_between("deadline", "1ms", "1h"),
     )
-
-    @property
-    def deadline_s(self) -> float:
-        """Seconds for `deadline`."""
-        return duration_s(self.deadline)
 
 
 class CloudWorker(Part):

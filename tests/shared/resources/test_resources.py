@@ -61,9 +61,9 @@ def test_defaults_fill_what_a_seed_does_not_know() -> None:
     service = parse(yaml.safe_load((SEEDS / "jointinferenceservice.yaml").read_text()))
     assert isinstance(service, JointInferenceService)
     edge, cloud = service.spec.edge_worker, service.spec.cloud_worker
-    assert (edge.deadline_s, edge.outbox.keep_for_s, edge.outbox.limit_bytes) == (1.0, 3600.0, 256 * 2**20)
+    assert (edge.deadline, edge.outbox.keep_for, edge.outbox.max_bytes) == ("1s", "1h", "256Mi")
     assert (cloud.replicas, cloud.batching.max_size, cloud.batching.max_wait_s) == (1, 8, 0.005)
-    assert edge.outbox.rate_bytes_per_s is None
+    assert edge.outbox.max_bytes_per_second is None
 
 
 def test_a_status_is_written_in_camel_case() -> None:

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from nereid_cloud.cluster.kinds import CONFIG_MAP
+from nereid_cloud.cluster.kinds import CONFIG_MAP, ref_of
 from nereid_cloud.cluster.local_logs import LOG_FOLDER
 from nereid_cloud.cluster.port import Cluster, Kind, Object, Ref
 from nereid_cloud.laptop.podrunner.attempt import Launch
 from nereid_cloud.laptop.podrunner.container import Container
 from nereid_cloud.laptop.podrunner.launch import CannotCreate, resolve
-from nereid_cloud.laptop.podrunner.report import EventType, Reporter, ref_of
+from nereid_cloud.laptop.podrunner.report import EventType, Reporter
 from nereid_cloud.laptop.podrunner.settings import Settings
 from nereid_cloud.laptop.podrunner.status import pod_status, restart_policy
 from nereid_cloud.laptop.podrunner.stop import Stop

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nereid_cloud.cluster.kinds import EVENT, POD
+from nereid_cloud.cluster.kinds import EVENT, ref_of
 from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_shared.backoff import Backoff
 from nereid_shared.errors import Conflict, NotFound, PermanentError, TemporaryError
@@ -21,11 +21,6 @@ _EVENTS_REMEMBERED = 1000
 logger = logging.getLogger(__name__)
 
 EventType = Literal["Normal", "Warning"]
-
-
-def ref_of(pod: Object) -> Ref:
-    """Return a Pod's address."""
-    return Ref(kind=POD, name=pod["metadata"]["name"], namespace=pod["metadata"]["namespace"])
 
 
 @dataclass(slots=True)
