@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
-from nereid_shared.errors import BadSample
+from nereid_shared.errors import BadSample, UserError
 from nereid_shared.samples import UNDECODABLE, Result
 from nereid_worker.answers import Answer, Opinion
 from nereid_worker.encoding import is_frame
@@ -48,6 +48,14 @@ IDLE_S: Final = 0.5
 DRAIN_S: Final = 2.0
 """How long a stream that is told to end waits for the answers under way."""
 
+_of_this_process: Callable[[], "JointInference"] | None = None
+
+
+def serve_scripts(make: Callable[[], "JointInference"]) -> None:
+    """Let `JointInference.from_task` of this process return what `make` gives; for the process that runs a script."""
+    global _of_this_process  # noqa: PLW0603 - a script reaches its worker through the process it runs in
+    _of_this_process = make
+
 
 class JointInference:
     """One service on one node, as the user's script sees it.
@@ -61,7 +69,7 @@ class JointInference:
         parameters: the task's ``workerSpec.parameters``.
         dataset: what `stream` reads by default.
         notify: tells the uplink that the spool has a new sample.
-        results: what `take_result` fills; given where results can come before the service is there.
+        results: where the uplink puts the cloud's answers; given where they can come before the service is there.
         state: where sources may keep what they need to go on after a restart.
 
     Attributes:
@@ -108,13 +116,12 @@ class JointInference:
         Raises:
             UserError: the process is not a worker of a JointInferenceService.
         """
-        from nereid_worker.process import current  # noqa: PLC0415 - the process owns the service and its parts
-
-        return current()
-
-    def take_result(self, result: Result) -> None:
-        """Hand over an answer of the cloud; called in the uplink's thread."""
-        self._results.put((result, time.monotonic()))
+        if _of_this_process is None:
+            raise UserError(
+                "JointInference.from_task() works in an edge worker only",
+                mend="Run the script as scriptBootFile of a JointInferenceService.",
+            )
+        return _of_this_process()
 
     def has_room(self) -> None:
         """The spool has got smaller; called in the uplink's thread."""

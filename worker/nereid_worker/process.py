@@ -26,7 +26,7 @@ from nereid_shared.messages import DatasetRef, ModelOutput, Task, TaskInfo, Work
 from nereid_shared.samples import Result
 from nereid_shared.times import rfc3339_millis
 from nereid_worker import builtin
-from nereid_worker.edge import DRAIN_S, JointInference, Results
+from nereid_worker.edge import DRAIN_S, JointInference, Results, serve_scripts
 from nereid_worker.files import Files
 from nereid_worker.models import on_this_node
 from nereid_worker.page import Page
@@ -45,7 +45,6 @@ INSIST_S: Final = DRAIN_S + 1.0
 EXTRAS: Final = {"numpy": "worker", "ai_edge_litert": "worker", "cv2": "vision"}
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM)
-_process: "EdgeProcess | None" = None
 
 
 class Stop(BaseException):
@@ -54,20 +53,6 @@ class Stop(BaseException):
 
 class NewTask(BaseException):
     """Raised in the main thread after another task came."""
-
-
-def current() -> JointInference:
-    """Return this process's service, made on the first call.
-
-    Raises:
-        UserError: this process is no edge worker.
-    """
-    if _process is None:
-        raise UserError(
-            "JointInference.from_task() works in an edge worker only",
-            mend="Run the script as scriptBootFile of a JointInferenceService.",
-        )
-    return _process.service()
 
 
 class EdgeProcess:
@@ -95,8 +80,7 @@ class EdgeProcess:
 
     def run(self) -> int:
         """Work until SIGTERM; returns the exit code. A new task replaces the process instead."""
-        global _process  # noqa: PLW0603 - a script reaches its worker through the process it runs in
-        _process = self
+        serve_scripts(self.service)
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
         # An earlier life of this process may have blocked them (see `_close`).
