@@ -14,9 +14,11 @@ from bench.figures import Figure, as_json, as_table
 
 # From a name to the module whose `run(quick=…)` returns its figures.
 BENCHES: Final[dict[str, str]] = {
+    "api": "bench.api",
     "edge-loop": "bench.edge_loop",
     "footprint": "bench.footprint",
     "round-trip": "bench.round_trip",
+    "scale": "bench.scale",
     "wire-bytes": "bench.wire_bytes",
 }
 

@@ -193,7 +193,7 @@ class Fleet:
     """
 
     def __init__(self, names: Iterable[str], *, port: int) -> None:
-        self.port, self.rng = port, random.Random(1)
+        self.port, self.rng = port, random.Random(1)  # noqa: S311 - jitter
         self.connecting = asyncio.Semaphore(_CONNECTING)
         self.connected: set[str] = set()
         self.on_state: OnState = lambda _node, _state: None

@@ -8,21 +8,20 @@ the load: times are upper bounds, CPU times per process are what to reckon with.
 
 import asyncio
 import math
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench.figures import Figure
 from bench.fleet import Fleet, Node
-from bench.scale_world import CLOUD, JIS, Kubelets, World, api_world, local_world, model, service
-from bench.wire import open_wire
-from nereid_shared import topics
+from bench.node import cpu_s
+from bench.scale_world import CLOUD, JIS, SPEAKS, Kubelets, World, api_world, local_world, model, service, wait_for
+from bench.wire import Wire, open_wire
 from nereid_shared.messages import NodeState, Revision
 
 QUICK_NODES: Final = 200
@@ -149,8 +148,7 @@ class _Measurement:
         self._world.make_nodes([CLOUD])
         self._world.create(model("little"))
         self._world.create(model("big"))
-        while "speaking to the nodes" not in self._world.gm.log():
-            time.sleep(LOOK_S)
+        wait_for(lambda: SPEAKS in self._world.gm.log(), timeout_s=TIMEOUT_S, why="the GlobalManager")
 
     async def _join(self) -> Phase:
         began = time.perf_counter()
@@ -216,7 +214,7 @@ class _Measurement:
         await self._until(lambda: self._world.service() is None, "the service to be gone")
         return Phase(times=times, told_s=time.perf_counter() - expected.began)
 
-    async def _told(self, holds: Callable[[Mapping[str, object]], bool]) -> None:
+    async def _told(self, holds: Callable[[Mapping[str, Any]], bool]) -> None:
         """Wait until the service's status says it."""
         await self._until(lambda: holds((self._world.service() or {}).get("status") or {}), "the status to say it")
 
@@ -251,23 +249,23 @@ class _Measurement:
         await sender.ready.wait()
         before, began = self._fleet.received, time.perf_counter()
         sender.send([topic.format(name) for name in self._names], body)
-        while self._fleet.received - before < len(self._names):
+        while self._fleet.received - before < len(self._names):  # noqa: ASYNC110 - a count that others raise
             await asyncio.sleep(0.005)
         seconds = time.perf_counter() - began
         sender.wire.abort()
         return seconds
 
-    async def _phase(self, work: Callable[[], "asyncio.Future[Phase] | object"]) -> Phase:
+    async def _phase(self, work: Callable[[], Awaitable[Phase]]) -> Phase:
         """Run a phase and add what it cost."""
         world = self._world
         pids = {"gm": world.gm, "broker": world.broker.process}
         writes = await asyncio.to_thread(world.revision) - world.written
         messages = self._fleet.published + self._fleet.received
         before = {name: process.cpu_s() for name, process in pids.items()}
-        servers = {name: _cpu(pid) for name, pid in world.server.items()}
+        servers = {name: cpu_s(pid) for name, pid in world.server.items()}
         load, began = time.process_time(), time.perf_counter()
         watching = asyncio.create_task(self._peak())
-        phase: Phase = await work()  # type: ignore[misc,assignment]
+        phase = await work()
         watching.cancel()
         elapsed = time.perf_counter() - began
         phase.seconds = phase.seconds or elapsed
@@ -275,7 +273,7 @@ class _Measurement:
         phase.cpu_s = {name: max(0.0, process.cpu_s() - before[name]) for name, process in pids.items()}
         if world.broker.process is not pids["broker"]:
             phase.cpu_s["broker"] = world.broker.process.cpu_s()
-        phase.cpu_s |= {name: _cpu(pid) - servers[name] for name, pid in world.server.items()}
+        phase.cpu_s |= {name: cpu_s(pid) - servers[name] for name, pid in world.server.items()}
         phase.cpu_s["load"] = time.process_time() - load
         phase.writes = await asyncio.to_thread(world.revision) - world.written - writes
         phase.messages = self._fleet.published + self._fleet.received - messages
@@ -322,7 +320,7 @@ class _Sender:
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
-        self.wire: object = None
+        self.wire: Wire | None = None
         self._topics: list[str] = []
         self._body = b""
 
@@ -341,8 +339,8 @@ class _Sender:
             self._next()
 
     def _next(self) -> None:
-        if self._topics:
-            self.wire.publish(self._topics.pop(), self._body, on_ack=self._next)  # type: ignore[attr-defined]
+        if self._topics and self.wire is not None:
+            self.wire.publish(self._topics.pop(), self._body, on_ack=self._next)
 
 
 def _generation(state: NodeState) -> int:
@@ -351,12 +349,6 @@ def _generation(state: NodeState) -> int:
 
 def _place(node: Node) -> tuple[int, int]:
     return node.machine.applied.epoch, node.machine.applied.rev
-
-
-def _cpu(pid: int) -> float:
-    from bench.node import cpu_s
-
-    return cpu_s(pid)
 
 
 if __name__ == "__main__":

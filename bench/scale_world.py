@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `bench.scale` and `bench.api` run on: a cluster, a broker, the real GlobalManager, and Pods that only claim to run."""
+"""What `bench.scale` and `bench.api` run on: a cluster, a broker, the GlobalManager, Pods that only claim to run."""
 
 import queue
 import string
@@ -32,6 +32,7 @@ from nereid_shared.errors import NereidError, NotFound
 CLOUD: Final = "cloud"
 FLEET_LABEL: Final = "nereid.io/bench"
 JIS: Final = Ref(kind=JOINT_INFERENCE_SERVICE, name="bench", namespace="default")
+SPEAKS: Final = "speaking to the nodes"
 _STOP_S: Final = 30.0
 _KUBELETS: Final = 4
 
@@ -119,6 +120,14 @@ class World:
             [sys.executable, "-m", "nereid_cloud.gm", *self._gm_arguments, "--broker", self.broker.url,
              "--identity", "bench", "--metrics-interval", "10s"],
         )  # fmt: skip
+
+    def restart_gm(self) -> float:
+        """Stop the GlobalManager, start another, and return the seconds until that one speaks to the nodes."""
+        self.gm.stop()
+        began = time.perf_counter()
+        self.gm = self._start_gm()
+        wait_for(lambda: SPEAKS in self.gm.log(), timeout_s=_STOP_S, why="the GlobalManager")
+        return time.perf_counter() - began
 
     def create(self, obj: Object) -> None:
         """Create an object."""
