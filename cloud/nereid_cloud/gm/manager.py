@@ -43,9 +43,10 @@ logger = logging.getLogger(__name__)
 WORKERS_PER_QUEUE: Final = 4
 # Without the broker the workers still come up; the nodes are told when it is there.
 SILENCE_CHECK_S: Final = 5.0
-# A look at a service costs some 50 µs for each of its nodes, and each of their words asks for one: they are gathered
-# for longer than the look takes. 20 ms with 100 nodes, 2 s with 10,000.
-GATHER_S_PER_NODE: Final = 2e-4
+# Each word of a node asks for a look at all nodes of its services, at some 50 µs a node: words are gathered for longer
+# than that takes, and a fleet's convergence is told of in steps.
+GATHER_S_PER_NODE: Final = 1e-3
+MAX_GATHER_S: Final = 2.0
 # A fleet's Nodes come one by one, and each concerns every task.
 RESCAN_S: Final = 0.05
 
@@ -316,7 +317,8 @@ class Leadership:
         for uid in uids:
             for informer, queue in ((self._services, self._services_queue), (self._datasets, self._datasets_queue)):
                 if (key := informer.key_of_uid(uid)) is not None:
-                    queue.add_after(key, GATHER_S_PER_NODE * len(self.downstream.nodes_of(uid)))
+                    gather_s = GATHER_S_PER_NODE * len(self.downstream.nodes_of(uid))
+                    queue.add_after(key, min(gather_s, MAX_GATHER_S))
 
     # What nodes and workers said.
 
