@@ -27,7 +27,7 @@ from tests.tiny_models import busy
 from tests.worker.lc_peer import NODE, SERVICE, WORKER
 
 from bench.figures import Figure
-from nereid_shared.messages import ModelRef, RuleRef, Task
+from nereid_shared.messages import Task, TaskModel, TaskRule
 
 HARD_SHARE: Final = "0.1"
 SEGMENT: Final = 100
@@ -83,8 +83,8 @@ def _measure(folder: Path, *, cloud: str, where: str, rounds: int) -> dict[str, 
     out.unlink(missing_ok=True)
     task = Task(
         uid="u", service=SERVICE, role="edge", namespace="default", name="bench", generation=1, hash="h",
-        model=ModelRef(name="busy", url=str(folder / "busy.tflite"), format="tflite"),
-        rule=RuleRef(name="Random", parameters={"random_ratio": HARD_SHARE}), script_dir=str(SCRIPTS),
+        model=TaskModel(name="busy", url=str(folder / "busy.tflite"), format="tflite"),
+        rule=TaskRule(name="Random", parameters={"random_ratio": HARD_SHARE}), script_dir=str(SCRIPTS),
         script_boot_file="edge_loop.py",
         parameters={"out": str(out), "frames": str(folder), "rounds": str(rounds), "segment": str(SEGMENT)},
     )  # fmt: skip

@@ -19,8 +19,8 @@ from tests.mosquitto import Mosquitto
 
 from bench.echo import BareClient
 from nereid_shared import topics
-from nereid_shared.desired import digest_of, task_hash
-from nereid_shared.messages import Desired, ModelRef, Task, TaskRow
+from nereid_shared.digests import digest_of, task_hash
+from nereid_shared.messages import Desired, Task, TaskModel, TaskRow
 
 NODE: Final = "edge-0"
 SERVICE: Final = "bench-5f0c2a10"
@@ -157,7 +157,7 @@ def cloud_task(*, model: Path, script: str = "") -> Task:
     """Return the cloud worker's task."""
     return Task(
         uid=_UID, service=SERVICE, role="cloud", namespace="default", name="bench", generation=1, hash="h",
-        model=ModelRef(name="big", url=str(model), format="tflite"), script_dir=str(SCRIPTS) if script else "",
+        model=TaskModel(name="big", url=str(model), format="tflite"), script_dir=str(SCRIPTS) if script else "",
         script_boot_file=script or "builtin:classify", nodes=[NODE], group="bench-group",
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from nereid_shared.desired import digest_of, task_hash
+from nereid_shared.digests import digest_of, task_hash
 from nereid_shared.messages import PRUNE_HELD, SPECS_MISSING, Desired, TaskRow
 
 COALESCE_S: Final = 0.2

@@ -17,13 +17,13 @@ from nereid_edge.rows import (
     FULL,
     OVER_BUDGET,
     POISON,
-    Accepted,
     Drop,
-    Policy,
+    OutboxPolicy,
     Row,
     SampleKey,
     Stage,
     Stream,
+    Taken,
 )
 from nereid_edge.window import PAUSE_LIMIT_S, Budget, Rate, RoundTrip, Window
 from nereid_shared.link import DELIVERED
@@ -42,7 +42,7 @@ STORED_LEAVES: Final = 0.5
 class Outbox:
     """One service's outbox."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: OutboxPolicy) -> None:
         self.policy = policy
         self.rows: dict[SampleKey, Row] = {}
         self.streams: dict[str, Stream] = {}
@@ -82,14 +82,14 @@ class Outbox:
         """Take a row from disk, the oldest first; the counters and streams are set by the caller."""
         self._insert(row, Stage.STORED)
 
-    def set_policy(self, policy: Policy, now: float) -> list[Drop]:
+    def set_policy(self, policy: OutboxPolicy, now: float) -> list[Drop]:
         """Change the bounds; what no longer fits is dropped."""
         if policy.max_bytes_per_s != self.policy.max_bytes_per_s:
             self._budget = Budget(policy.max_bytes_per_s)
         self.policy = policy
         return [*self._expired(now), *self._shrunk()]
 
-    def accept(self, row: Row) -> Accepted | None:
+    def accept(self, row: Row) -> Taken | None:
         """Take a sample that came; None for one that was accepted before, or that leaves too many gaps to remember."""
         stream = self.streams.setdefault(row.key.stream, Stream())
         seq = row.key.seq
@@ -101,12 +101,12 @@ class Outbox:
         stream.add(seq)
         self.accepted += 1
         if not self._budget.take(row.size, row.born):
-            return Accepted(None, [self._drop_unstored(row, OVER_BUDGET)])
+            return Taken(None, [self._drop_unstored(row, OVER_BUDGET)])
         if row.size > self.policy.max_bytes:
-            return Accepted(None, [self._drop_unstored(row, FULL)])
+            return Taken(None, [self._drop_unstored(row, FULL)])
         self._insert(row, Stage.LIVE)
         drops = self._shrunk()
-        return Accepted(row if row.key in self.rows else None, drops)
+        return Taken(row if row.key in self.rows else None, drops)
 
     def forget(self, stream_id: str, seq: int) -> int:
         """Count samples up to `seq` as lost, since they will not come; returns how many those were.

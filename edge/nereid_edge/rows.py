@@ -16,7 +16,7 @@ FORGOTTEN: Final = "forgotten"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class OutboxPolicy:
     """A service's bounds (``edgeWorker.outbox`` of its spec)."""
 
     keep_for_s: float = duration_s(OUTBOX_KEEP_FOR)
@@ -114,7 +114,7 @@ class Drop(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class Taken:
     """What became of a sample: its row where it waits now, None where it was dropped at once."""
 
     row: Row | None

@@ -12,7 +12,7 @@ from nereid_edge import ledger
 from nereid_edge.ledger import WorkerSide
 from nereid_edge.outbox import Outbox
 from nereid_edge.records import AnswerRecord, Change, Loaded, Statement, StreamRecord
-from nereid_edge.rows import Policy, SampleKey, Stream
+from nereid_edge.rows import OutboxPolicy, SampleKey, Stream
 from nereid_shared import topics
 
 
@@ -22,7 +22,7 @@ class ServiceSettings:
 
     worker: str
     deadline_s: float = 1.0
-    policy: Policy = field(default_factory=Policy)
+    policy: OutboxPolicy = field(default_factory=OutboxPolicy)
 
 
 @dataclass(slots=True, kw_only=True)

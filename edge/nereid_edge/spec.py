@@ -8,15 +8,15 @@ validated them. What is not as it should be becomes a reason on the task, never 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from nereid_edge.datasets import DatasetSource
-from nereid_edge.rows import Policy
+from nereid_edge.dataset_files import DatasetSource
+from nereid_edge.rows import OutboxPolicy
 from nereid_edge.service import ServiceSettings
 from nereid_shared import kinds
 from nereid_shared.defaults import CLASSIFY, DEADLINE
-from nereid_shared.desired import sealed
+from nereid_shared.digests import sealed
 from nereid_shared.errors import MessageInvalid, PermanentError
 from nereid_shared.kinds import JOINT_INFERENCE_SERVICE
-from nereid_shared.messages import DatasetRef, ModelRef, RuleRef, Task, TaskRow
+from nereid_shared.messages import Task, TaskDataset, TaskModel, TaskRow, TaskRule
 from nereid_shared.quantities import duration_s, size_bytes
 
 SERVICE: Final = JOINT_INFERENCE_SERVICE.kind
@@ -87,10 +87,10 @@ def relay_settings(row: TaskRow) -> ServiceSettings:
     """
     edge = _part(row.spec or {}, "edgeWorker", "spec")
     box = edge.get("outbox") or {}
-    known = Policy()
+    known = OutboxPolicy()
     try:
         rate = box.get("maxBytesPerSecond")
-        policy = Policy(
+        policy = OutboxPolicy(
             keep_for_s=duration_s(box["keepFor"]) if "keepFor" in box else known.keep_for_s,
             max_bytes=_size(box["maxBytes"]) if "maxBytes" in box else known.max_bytes,
             max_samples=int(box.get("maxSamples", known.max_samples)),
@@ -112,15 +112,15 @@ def dataset_source(row: TaskRow) -> DatasetSource:
     return DatasetSource(url=_text(found, "dataUrl", "spec"), format=_text(found, "format", "spec"))
 
 
-def _model(row: TaskRow, name: str) -> ModelRef:
+def _model(row: TaskRow, name: str) -> TaskModel:
     spec = _named(row, "models", name, reason="ModelNotFound")
-    return ModelRef(
+    return TaskModel(
         name=name, url=_text(spec, "modelUrl", f"refs.models.{name}.spec"), format=spec.get("format") or "",
         sha256=spec.get("sha256") or "",
     )  # fmt: skip
 
 
-def _dataset(row: TaskRow, edge: Mapping[str, Any]) -> DatasetRef | None:
+def _dataset(row: TaskRow, edge: Mapping[str, Any]) -> TaskDataset | None:
     wanted = edge.get("dataset")
     if not wanted:
         return None
@@ -130,15 +130,15 @@ def _dataset(row: TaskRow, edge: Mapping[str, Any]) -> DatasetRef | None:
         raise SpecProblem("no dataset with these labels on this node", reason="DatasetNotFound")
     spec = _named(row, "datasets", name, reason="DatasetNotFound")
     where = f"refs.datasets.{name}.spec"
-    return DatasetRef(name=name, url=_text(spec, "dataUrl", where), format=_text(spec, "format", where))
+    return TaskDataset(name=name, url=_text(spec, "dataUrl", where), format=_text(spec, "format", where))
 
 
-def _rule(edge: Mapping[str, Any]) -> RuleRef | None:
+def _rule(edge: Mapping[str, Any]) -> TaskRule | None:
     rule = edge.get("hardExampleAlgorithm")
     if not rule:
         return None
     where = "spec.edgeWorker.hardExampleAlgorithm"
-    return RuleRef(name=_text(rule, "name", where), parameters=_parameters(rule, where), budget=rule.get("budget"))
+    return TaskRule(name=_text(rule, "name", where), parameters=_parameters(rule, where), budget=rule.get("budget"))
 
 
 def _named(row: TaskRow, kind: str, name: str, *, reason: str) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nereid_edge import spec
-from nereid_edge.datasets import DatasetCount, DatasetMonitor, DatasetSource
+from nereid_edge.dataset_files import DatasetCount, DatasetMonitor, DatasetSource
 from nereid_edge.relay import Relay
 from nereid_edge.service import ServiceSettings
 from nereid_edge.spec import SpecProblem

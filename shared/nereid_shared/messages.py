@@ -394,7 +394,7 @@ class GmSentinel(Body, kw_only=True):
     counter: Count
 
 
-class ModelRef(Body, kw_only=True):
+class TaskModel(Body, kw_only=True):
     """A model that a worker loads: a path or URL, its format, and its digest where the user gave one."""
 
     name: str
@@ -403,7 +403,7 @@ class ModelRef(Body, kw_only=True):
     sha256: str = ""
 
 
-class DatasetRef(Body, kw_only=True):
+class TaskDataset(Body, kw_only=True):
     """A dataset that a worker reads."""
 
     name: str
@@ -411,7 +411,7 @@ class DatasetRef(Body, kw_only=True):
     format: str
 
 
-class RuleRef(Body, kw_only=True):
+class TaskRule(Body, kw_only=True):
     """A hard example rule by the seeds' name, its parameters as decimal strings, and an optional budget (0..1)."""
 
     name: str
@@ -442,12 +442,12 @@ class Task(Body, kw_only=True):
     name: str
     generation: Count
     hash: str
-    model: ModelRef
+    model: TaskModel
     script_dir: str = ""
     script_boot_file: str = CLASSIFY
     parameters: dict[str, str] = field(default_factory=dict)
-    rule: RuleRef | None = None
-    dataset: DatasetRef | None = None
+    rule: TaskRule | None = None
+    dataset: TaskDataset | None = None
     deadline_s: float = duration_s(DEADLINE)
     nodes: list[str] = field(default_factory=list)
     group: str = ""

@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nereid_shared.desired import digest_of, task_hash
+from nereid_shared.digests import digest_of, task_hash
 from nereid_shared.messages import Desired, TaskRow
 
 CLUSTER = "cluster-a"

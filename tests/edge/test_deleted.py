@@ -14,7 +14,7 @@ from tests.edge.rows import SERVICE_ID
 
 from nereid_edge.deleted import KEPT_S, Deleted
 from nereid_edge.records import Change, Loaded
-from nereid_edge.rows import Policy, Row, SampleKey
+from nereid_edge.rows import OutboxPolicy, Row, SampleKey
 from nereid_edge.service import Service, ServiceSettings
 from nereid_edge.store import OutboxStore
 from nereid_edge.worker_folders import WorkerFolders
@@ -50,7 +50,10 @@ async def until_left(workers: Path, *names: str) -> None:
 def service(name: str, *, stored: int = 0, most: int = 1000, keep_for_s: float = 3600.0) -> Service:
     """Return a service with `stored` bytes of samples, of `most` that it may have."""
     made = Service.restored(
-        name, ServiceSettings(worker="", policy=Policy(max_bytes=most, keep_for_s=keep_for_s)), Loaded(), node=NODE
+        name,
+        ServiceSettings(worker="", policy=OutboxPolicy(max_bytes=most, keep_for_s=keep_for_s)),
+        Loaded(),
+        node=NODE,
     )
     if stored:
         made.box.accept(

@@ -12,7 +12,7 @@ from tests.edge.rows import CLUSTER, document, row
 
 from nereid_edge.desired import Applied, DesiredState, Due, Verdict
 from nereid_edge.desired_store import DesiredStore
-from nereid_shared.desired import digest_of
+from nereid_shared.digests import digest_of
 from nereid_shared.errors import TemporaryError, UserError
 from nereid_shared.messages import Desired
 

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from nereid_edge.ledger import WorkerSide, ended, joined
 from nereid_edge.outbox import Outbox
-from nereid_edge.rows import Policy, Row, SampleKey, Stream
+from nereid_edge.rows import OutboxPolicy, Row, SampleKey, Stream
 from nereid_shared.messages import Ledger
 from nereid_shared.samples import Counts
 
@@ -19,7 +19,7 @@ DIGEST = b"d" * 32
 def test_what_the_worker_dropped_itself_is_dropped_and_not_pending() -> None:
     side = WorkerSide()
     side.reported(Ledger(seen=5, easy=2, hard=3, dropped={"buffer-full": 2}))
-    ledger = joined(Outbox(Policy()), {}, {"stream": side})
+    ledger = joined(Outbox(OutboxPolicy()), {}, {"stream": side})
     assert ledger.dropped == {"buffer-full": 2}
     assert ledger.pending == 1
     assert ledger.hard == ledger.answered + sum(ledger.dropped.values()) + ledger.pending
@@ -34,7 +34,7 @@ def test_an_older_report_changes_nothing() -> None:
 
 
 def test_a_sample_that_was_taken_is_hard_whatever_its_worker_counted() -> None:
-    box = Outbox(Policy())
+    box = Outbox(OutboxPolicy())
     row = Row(key=SampleKey("s", 1), digest=DIGEST, label="7", score=0.5, size=9, born=0.0, deadline=1.0)
     box.accept(row)
     ledger = joined(box, {}, {"s": WorkerSide()})
@@ -42,7 +42,7 @@ def test_a_sample_that_was_taken_is_hard_whatever_its_worker_counted() -> None:
 
 
 def test_a_stream_that_begins_ends_the_one_before_it() -> None:
-    box = Outbox(Policy())
+    box = Outbox(OutboxPolicy())
     for seq in (1, 2, 4):
         box.accept(Row(key=SampleKey("old", seq), digest=DIGEST, label="7", score=0.5, size=9, born=0.0, deadline=1.0))
     old = WorkerSide()
@@ -57,7 +57,7 @@ def test_a_stream_that_begins_ends_the_one_before_it() -> None:
 
 
 def test_what_was_forgotten_is_not_counted_again_as_dropped_by_its_worker() -> None:
-    box = Outbox(Policy())
+    box = Outbox(OutboxPolicy())
     side = WorkerSide(hard=5)
     box.forget("old", 5)
     assert not side.reported(Ledger(seen=5, hard=5, dropped={"buffer-full": 2}), accepted=5)
@@ -96,7 +96,7 @@ class Reports(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.workers = [HonestWorker("stream-0")]
-        self.box = Outbox(Policy(keep_for_s=20.0, max_samples=5))
+        self.box = Outbox(OutboxPolicy(keep_for_s=20.0, max_samples=5))
         self.sides: dict[str, WorkerSide] = {}
         self.reports: list[tuple[str, int, Ledger]] = []
         self.shown = Ledger()

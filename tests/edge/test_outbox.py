@@ -15,10 +15,10 @@ from nereid_edge.rows import (
     FULL,
     OVER_BUDGET,
     POISON,
-    Accepted,
-    Policy,
+    OutboxPolicy,
     Row,
     SampleKey,
+    Taken,
 )
 from nereid_shared.link import DELIVERED, NO_SUBSCRIBER
 from nereid_shared.samples import UNDECODABLE
@@ -34,8 +34,8 @@ def sample(
     )
 
 
-def filled(count: int, policy: Policy | None = None, **more: float) -> Outbox:
-    box = Outbox(policy or Policy())
+def filled(count: int, policy: OutboxPolicy | None = None, **more: float) -> Outbox:
+    box = Outbox(policy or OutboxPolicy())
     for seq in range(1, count + 1):
         box.accept(sample(seq, **more))  # type: ignore[arg-type]
     return box
@@ -108,7 +108,7 @@ def test_the_window_grows_with_answers() -> None:
 
 
 def test_bytes_bound_what_is_in_flight_but_one_sample_always_goes() -> None:
-    box = Outbox(Policy())
+    box = Outbox(OutboxPolicy())
     for seq in (1, 2):
         box.accept(sample(seq, size=5_000_000))
     assert seqs(taken(box, 0.0)) == [1]
@@ -139,7 +139,7 @@ def test_the_round_trip_of_a_repeated_sample_is_not_measured() -> None:
 
 
 def test_a_failed_try_counts_once_and_the_next_one_waits() -> None:
-    box = filled(1, Policy(max_attempts=2))
+    box = filled(1, OutboxPolicy(max_attempts=2))
     first = box.take(0.0)
     assert first is not None
     assert box.fail(first.key, DIGEST, 0.1)
@@ -154,7 +154,7 @@ def test_a_failed_try_counts_once_and_the_next_one_waits() -> None:
 
 
 def test_a_sample_is_sent_again_with_back_off_and_given_up_as_poison() -> None:
-    box = filled(1, Policy(max_attempts=4))
+    box = filled(1, OutboxPolicy(max_attempts=4))
     now, tries, drops = 0.0, [], []
     while box.rows:
         row = box.take(now)
@@ -171,7 +171,7 @@ def test_a_sample_is_sent_again_with_back_off_and_given_up_as_poison() -> None:
 
 
 def test_a_cloud_that_answers_nothing_poisons_nothing() -> None:
-    box = filled(1, Policy(max_attempts=1))
+    box = filled(1, OutboxPolicy(max_attempts=1))
     now = 0.0
     for _ in range(10):
         row = box.take(now)
@@ -194,7 +194,7 @@ def test_samples_that_are_never_answered_do_not_hold_up_the_others() -> None:
 
 
 def test_tries_that_reached_no_subscriber_poison_nothing() -> None:
-    box = filled(1, Policy(max_attempts=1))
+    box = filled(1, OutboxPolicy(max_attempts=1))
     now = 0.0
     for _ in range(10):
         row = box.take(now)
@@ -251,7 +251,7 @@ def test_stored_samples_in_flight_stay_at_about_a_second_of_the_rate() -> None:
 
 
 def test_expired_samples_go_by_their_age_alone() -> None:
-    box = Outbox(Policy(keep_for_s=60.0))
+    box = Outbox(OutboxPolicy(keep_for_s=60.0))
     box.accept(sample(1, now=0.0))
     box.accept(sample(2, now=30.0))
     assert box.tick(59.0) == []
@@ -259,7 +259,7 @@ def test_expired_samples_go_by_their_age_alone() -> None:
 
 
 def test_when_full_the_surest_waiting_sample_goes() -> None:
-    box = Outbox(Policy(max_samples=3))
+    box = Outbox(OutboxPolicy(max_samples=3))
     for seq, score in ((1, 0.2), (2, 0.9), (3, 0.4)):
         box.accept(sample(seq, score=score))
     accepted = box.accept(sample(4, score=0.3))
@@ -272,7 +272,7 @@ def test_when_full_the_surest_waiting_sample_goes() -> None:
 
 
 def test_when_full_what_is_in_flight_stays() -> None:
-    box = Outbox(Policy(max_samples=1))
+    box = Outbox(OutboxPolicy(max_samples=1))
     box.accept(sample(1, score=0.99))
     assert box.take(0.0) is not None
     accepted = box.accept(sample(2, score=0.1))
@@ -281,13 +281,13 @@ def test_when_full_what_is_in_flight_stays() -> None:
 
 
 def test_bytes_bound_the_outbox() -> None:
-    box = Outbox(Policy(max_bytes=2500))
-    dropped = [drop for seq in range(1, 5) for drop in (box.accept(sample(seq)) or Accepted(None, [])).drops]
+    box = Outbox(OutboxPolicy(max_bytes=2500))
+    dropped = [drop for seq in range(1, 5) for drop in (box.accept(sample(seq)) or Taken(None, [])).drops]
     assert (len(box.rows), box.bytes, len(dropped)) == (2, 2000, 2)
 
 
 def test_more_bytes_per_second_than_allowed_are_dropped() -> None:
-    box = Outbox(Policy(max_bytes_per_s=1000))
+    box = Outbox(OutboxPolicy(max_bytes_per_s=1000))
     for seq in range(1, 11):
         box.accept(sample(seq, now=0.0))
     assert box.dropped == {OVER_BUDGET: 8}
@@ -303,7 +303,7 @@ def test_a_sample_that_the_cloud_cannot_read_is_dropped() -> None:
 
 
 def test_what_an_earlier_disk_had_accepted_counts_as_forgotten() -> None:
-    box = Outbox(Policy())
+    box = Outbox(OutboxPolicy())
     box.accept(sample(6))
     assert box.forget("s", 4) == 4
     box.accept(sample(5))
@@ -311,7 +311,7 @@ def test_what_an_earlier_disk_had_accepted_counts_as_forgotten() -> None:
 
 
 def test_a_beginning_that_never_comes_is_recognised_by_the_workers_repeats() -> None:
-    box = Outbox(Policy())
+    box = Outbox(OutboxPolicy())
     box.accept(sample(6))
     for _ in range(3):
         assert box.stranger_gap("s") == 0
@@ -320,7 +320,7 @@ def test_a_beginning_that_never_comes_is_recognised_by_the_workers_repeats() -> 
 
 
 def test_an_outbox_that_overflows_for_long_keeps_no_memory_of_what_went() -> None:
-    box = Outbox(Policy(max_samples=10))
+    box = Outbox(OutboxPolicy(max_samples=10))
     for seq in range(1, 5000):
         box.accept(sample(seq, score=seq % 97 / 97))
     assert len(box._live) + len(box._stored) + len(box._surest or ()) < 500
@@ -328,7 +328,7 @@ def test_an_outbox_that_overflows_for_long_keeps_no_memory_of_what_went() -> Non
 
 def test_a_waiting_sample_takes_half_a_kilobyte() -> None:
     count = 5_000
-    box = Outbox(Policy(max_samples=count))
+    box = Outbox(OutboxPolicy(max_samples=count))
     tracemalloc.start()
     try:
         for seq in range(1, count + 1):
@@ -345,7 +345,7 @@ def test_a_waiting_sample_takes_half_a_kilobyte() -> None:
 
 def test_tighter_bounds_are_taken_up_at_once() -> None:
     box = filled(10)
-    drops = box.set_policy(Policy(max_samples=4), 0.0)
+    drops = box.set_policy(OutboxPolicy(max_samples=4), 0.0)
     assert [drop.reason for drop in drops] == [FULL] * 6
 
 
@@ -354,7 +354,9 @@ class Schedules(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.policy = Policy(keep_for_s=50.0, max_bytes=20_000, max_samples=12, max_bytes_per_s=50_000, max_attempts=3)
+        self.policy = OutboxPolicy(
+            keep_for_s=50.0, max_bytes=20_000, max_samples=12, max_bytes_per_s=50_000, max_attempts=3
+        )
         self.box = Outbox(self.policy)
         self.now = 0.0
         self.seq = 0

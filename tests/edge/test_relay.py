@@ -10,7 +10,7 @@ from tests.edge.peers import NODE
 from tests.edge.rows import SERVICE_ID, SERVICE_UID, WORKER, service_row
 
 from nereid_edge.relay import CLOCK_EVERY_S, Relay
-from nereid_edge.rows import Policy
+from nereid_edge.rows import OutboxPolicy
 from nereid_edge.service import ServiceSettings
 from nereid_edge.store import OutboxStore
 from nereid_edge.tasks import Tasks
@@ -121,7 +121,7 @@ async def test_a_report_of_a_new_stream_ends_the_one_before_it(relay: Relay, tas
 
 async def test_a_deleted_service_makes_room_for_the_samples_of_one_that_runs(relay: Relay) -> None:
     body = sample(SAMPLE)
-    bounded = ServiceSettings(worker=WORKER, policy=Policy(max_bytes=len(body.payload) * 3 // 2))
+    bounded = ServiceSettings(worker=WORKER, policy=OutboxPolicy(max_bytes=len(body.payload) * 3 // 2))
     relay.configure({SERVICE_ID: bounded}, prune=True)
     relay.on_sample(body)
     relay.configure({"other": bounded}, prune=True)

@@ -2,7 +2,7 @@
 import pytest
 from tests.edge.rows import SERVICE_ID, WORKER, row, service_row
 
-from nereid_edge.rows import Policy
+from nereid_edge.rows import OutboxPolicy
 from nereid_edge.spec import SpecProblem, edge_task, relay_settings
 from nereid_shared.messages import TaskRow
 
@@ -34,7 +34,7 @@ def test_what_the_worker_does_not_read_does_not_restart_it() -> None:
 def test_the_outboxs_bounds_are_read_with_their_units() -> None:
     bounds = {"keepFor": "30m", "maxBytes": "1Mi", "maxBytesPerSecond": "64k", "maxSamples": 10, "maxAttempts": 3}
     settings = relay_settings(service_row(outbox=bounds))
-    assert settings.policy == Policy(
+    assert settings.policy == OutboxPolicy(
         keep_for_s=1800.0, max_bytes=2**20, max_samples=10, max_bytes_per_s=64_000, max_attempts=3
     )
     assert (settings.worker, settings.deadline_s) == (WORKER, 1.0)

@@ -18,7 +18,7 @@ from tests.edge.rows import SERVICE_ID, SERVICE_UID, WORKER, document, service_r
 from tests.mosquitto import Mosquitto, free_port
 from tests.worker.scenes import EASY, HARD, Worker, running, write_dataset, write_model
 
-from nereid_shared.desired import task_hash
+from nereid_shared.digests import task_hash
 from nereid_shared.messages import TaskRow
 
 pytestmark = pytest.mark.slow  # each test starts processes

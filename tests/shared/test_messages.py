@@ -15,21 +15,21 @@ from msgspec.structs import fields
 from pydantic.alias_generators import to_camel
 
 from nereid_shared import messages
-from nereid_shared.desired import digest_of, task_hash
+from nereid_shared.digests import digest_of, task_hash
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
 from nereid_shared.messages import (
     Body,
     Desired,
     Ledger,
     ModelOutput,
-    ModelRef,
     NodeAlive,
     NodeState,
     Output,
-    RuleRef,
     Task,
     TaskInfo,
+    TaskModel,
     TaskRow,
+    TaskRule,
     TaskState,
     WorkerInfo,
     canonical_json,
@@ -188,12 +188,12 @@ def test_none_is_left_out_but_not_of_what_others_wrote() -> None:
 
 def task(**more: Any) -> Task:
     known = {"uid": "u", "service": "s", "role": "edge", "namespace": "n", "name": "x", "generation": 1, "hash": ""}
-    return Task(**{**known, "model": ModelRef(name="m", url="/m"), **more})
+    return Task(**{**known, "model": TaskModel(name="m", url="/m"), **more})
 
 
 def test_what_a_hash_covers_stays_as_it_is() -> None:
     """Else every worker restarts with the version that changes it."""
-    content = task(rule=RuleRef(name="r")).content(without={"hash", "generation"})
+    content = task(rule=TaskRule(name="r")).content(without={"hash", "generation"})
     assert canonical_json(content).decode() == (
         '{"dataset":null,"deadline_s":1.0,"group":"","kind":"JointInferenceService","max_batch":8,"max_wait_s":0.005,'
         '"model":{"format":"","name":"m","schema_":"1.0","sha256":"","url":"/m"},"name":"x","namespace":"n","nodes":[],'
@@ -214,7 +214,7 @@ def test_a_message_made_of_foreign_values_can_be_checked() -> None:
     checked = task(deadline_s=1).checked()
     assert (checked, type(checked.deadline_s)) == (task(), float)
     with pytest.raises(MessageInvalid, match=r"^rule\.budget: "):
-        task(rule=RuleRef(name="r", budget=cast("str", 0.5))).checked()
+        task(rule=TaskRule(name="r", budget=cast("str", 0.5))).checked()
 
 
 def test_field_names_on_the_wire_are_the_seeds() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from tests.tiny_models import brightness
 from tests.worker.lc_peer import NODE, SERVICE, WORKER
 
-from nereid_shared.messages import DatasetRef, ModelRef, RuleRef, Task
+from nereid_shared.messages import Task, TaskDataset, TaskModel, TaskRule
 
 EASY, HARD = 0, 128
 """Grey values: black is "dark" without doubt, the middle is a tie."""
@@ -64,15 +64,15 @@ def make_task(file: Path | str, **changes: object) -> Task:
     """Return an edge task with Margin and a threshold of 0.5, so that `EASY` is easy and `HARD` is hard."""
     values: dict[str, Any] = {
         "uid": "u", "service": SERVICE, "role": "edge", "namespace": "default", "name": "svc", "generation": 1,
-        "hash": "h1", "model": ModelRef(name="little", url=str(file), format="tflite"),
-        "rule": RuleRef(name="Margin", parameters={"threshold": "0.5"}), "deadline_s": 5.0,
+        "hash": "h1", "model": TaskModel(name="little", url=str(file), format="tflite"),
+        "rule": TaskRule(name="Margin", parameters={"threshold": "0.5"}), "deadline_s": 5.0,
     }  # fmt: skip
     return Task(**{**values, **changes})
 
 
-def dataset_of(index: Path, format_: str = "csv") -> DatasetRef:
+def dataset_of(index: Path, format_: str = "csv") -> TaskDataset:
     """Return a task's reference to a dataset."""
-    return DatasetRef(name="frames", url=str(index), format=format_)
+    return TaskDataset(name="frames", url=str(index), format=format_)
 
 
 class Worker:

@@ -12,7 +12,7 @@ from tests.worker.lc_peer import LcPeer
 from tests.worker.scenes import Worker, dataset_of, make_task, running
 
 from nereid_shared.errors import UserError
-from nereid_shared.messages import RuleRef
+from nereid_shared.messages import TaskRule
 from nereid_shared.samples import Result, Sample
 from nereid_worker.answers import Answer
 from nereid_worker.builtin import ANSWERS_MAX_BYTES, AnswerLog, interval_s
@@ -78,7 +78,7 @@ def test_the_digits_are_classified_together(tmp_path: Path, broker: Mosquitto) -
     (index,) = (tmp_path / "data").rglob("index.csv")
     task = make_task(
         DIGITS / "models" / "little" / "little.tflite", dataset=dataset_of(index),
-        rule=RuleRef(name="Margin", parameters={"threshold": "0.4"}, budget="0.2"),
+        rule=TaskRule(name="Margin", parameters={"threshold": "0.4"}, budget="0.2"),
     )  # fmt: skip
     with (
         LcPeer(broker.url, task=task, behaviour=big_model) as peer,

@@ -21,7 +21,7 @@ from tests.mosquitto import Mosquitto
 from nereid_shared import topics
 from nereid_shared.errors import BadSample, SubscribeRefused, UserError
 from nereid_shared.link import Link, LinkSettings, Message
-from nereid_shared.messages import ModelRef, Task, WorkerInfo
+from nereid_shared.messages import Task, TaskModel, WorkerInfo
 from nereid_shared.samples import Counts, Result, Sample
 from nereid_worker.cloud import CloudWorker
 from nereid_worker.cloud_answers import Predict
@@ -72,7 +72,7 @@ def write_card(folder: Path) -> None:
 def task_for(model: Path, **more: Any) -> Task:
     fields: dict[str, Any] = {
         "uid": "u", "service": SERVICE, "role": "cloud", "namespace": "default", "name": "helmet", "generation": 1,
-        "hash": "h", "model": ModelRef(name="big", url=str(model), format="tflite"), "nodes": [NODE, "edge-1"],
+        "hash": "h", "model": TaskModel(name="big", url=str(model), format="tflite"), "nodes": [NODE, "edge-1"],
         "group": "secret",
     }  # fmt: skip
     return Task(**(fields | more))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nereid_shared.errors import ModelInvalid
-from nereid_shared.messages import ModelRef
+from nereid_shared.messages import TaskModel
 from nereid_worker.classifier import Classifier
 from nereid_worker.models import name_of, on_this_node
 from nereid_worker.scratch import PREFIX, Scratch
@@ -41,7 +41,7 @@ def url(served: Path) -> Iterator[str]:
 
 
 def test_a_model_by_url_comes_with_its_card_and_golden_inputs(url: str, tmp_path: Path) -> None:
-    model = Classifier.load(on_this_node(ModelRef(name="little", url=url), into=tmp_path / "models"))
+    model = Classifier.load(on_this_node(TaskModel(name="little", url=url), into=tmp_path / "models"))
     assert model.path.is_relative_to(tmp_path / "models")
     assert len(model.card.golden) > 0
     assert model.warnings == []
@@ -49,21 +49,21 @@ def test_a_model_by_url_comes_with_its_card_and_golden_inputs(url: str, tmp_path
 
 def test_two_models_of_one_file_name_keep_apart(url: str, tmp_path: Path) -> None:
     other = url.replace("127.0.0.1", "localhost")
-    paths = {on_this_node(ModelRef(name="m", url=one), into=tmp_path / "models") for one in (url, other)}
+    paths = {on_this_node(TaskModel(name="m", url=one), into=tmp_path / "models") for one in (url, other)}
     assert len(paths) == 2
 
 
 def test_a_url_without_a_card_is_refused_by_the_card_s_name(served: Path, url: str, tmp_path: Path) -> None:
     (served / "model.json").unlink()
     with pytest.raises(ModelInvalid, match=r"model\.json"):
-        on_this_node(ModelRef(name="little", url=url), into=tmp_path / "models")
+        on_this_node(TaskModel(name="little", url=url), into=tmp_path / "models")
 
 
 def test_a_path_is_used_in_place(tmp_path: Path) -> None:
     file = LITTLE / "little.tflite"
     for given in (str(file), file.as_uri()):
-        assert on_this_node(ModelRef(name="little", url=given), into=tmp_path / "models") == file
-    assert on_this_node(ModelRef(name="little", url=str(LITTLE)), into=tmp_path / "models") == LITTLE
+        assert on_this_node(TaskModel(name="little", url=given), into=tmp_path / "models") == file
+    assert on_this_node(TaskModel(name="little", url=str(LITTLE)), into=tmp_path / "models") == LITTLE
     assert not (tmp_path / "models").exists()
 
 
@@ -72,7 +72,7 @@ def test_a_path_is_used_in_place(tmp_path: Path) -> None:
     [("/nowhere/x.onnx", "ab", "ab"), ("/nowhere/x.onnx", "", "big"), ("https://host/x", "", "big"), ("/", "", "big")],
 )
 def test_a_model_that_is_no_file_here_is_called_by_its_digest_or_name(url: str, sha256: str, name: str) -> None:
-    assert name_of(ModelRef(name="big", url=url, sha256=sha256)) == name
+    assert name_of(TaskModel(name="big", url=url, sha256=sha256)) == name
 
 
 HOLD = """
@@ -108,4 +108,6 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
 
 def test_a_model_that_is_here_needs_no_folder(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path / "none")
-    assert on_this_node(ModelRef(name="m", url=str(LITTLE / "little.tflite")), into=scratch) == LITTLE / "little.tflite"
+    assert (
+        on_this_node(TaskModel(name="m", url=str(LITTLE / "little.tflite")), into=scratch) == LITTLE / "little.tflite"
+    )

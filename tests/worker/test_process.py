@@ -13,7 +13,7 @@ from tests.mosquitto import Mosquitto
 from tests.worker.lc_peer import LcPeer, answer_to, at_once, never
 from tests.worker.scenes import EASY, HARD, Worker, dataset_of, make_task, picture, running, write_dataset, write_model
 
-from nereid_shared.messages import DatasetRef, ModelRef, RuleRef, Task
+from nereid_shared.messages import Task, TaskDataset, TaskModel, TaskRule
 from nereid_shared.samples import Result, Sample
 from nereid_worker.state_lock import StateLock
 
@@ -155,11 +155,11 @@ def test_sigterm_hands_out_what_is_under_way(tmp_path: Path, broker: Mosquitto, 
 @pytest.mark.parametrize(
     ("changes", "reason_and_words"),
     [
-        ({"model": ModelRef(name="m", url="/nowhere/x.tflite")}, ("ModelMissing", "/nowhere/x.tflite")),
-        ({"model": ModelRef(name="m", url="/x.onnx", format="onnx")}, ("ModelUnsupported", "'onnx', and this worker")),
-        ({"dataset": DatasetRef(name="d", url="/x", format="coco")}, ("DatasetFormatUnknown", "'coco'")),
-        ({"rule": RuleRef(name="Guess")}, ("TaskInvalid", "there is no rule 'Guess'")),
-        ({"rule": RuleRef(name="Margin", parameters={"threshold": "1.5"})}, ("TaskInvalid", "threshold")),
+        ({"model": TaskModel(name="m", url="/nowhere/x.tflite")}, ("ModelMissing", "/nowhere/x.tflite")),
+        ({"model": TaskModel(name="m", url="/x.onnx", format="onnx")}, ("ModelUnsupported", "'onnx', and this worker")),
+        ({"dataset": TaskDataset(name="d", url="/x", format="coco")}, ("DatasetFormatUnknown", "'coco'")),
+        ({"rule": TaskRule(name="Guess")}, ("TaskInvalid", "there is no rule 'Guess'")),
+        ({"rule": TaskRule(name="Margin", parameters={"threshold": "1.5"})}, ("TaskInvalid", "threshold")),
         ({"script_boot_file": "builtin:other"}, ("TaskInvalid", "builtin:classify")),
         ({"script_dir": "/nowhere", "script_boot_file": "edge.py"}, ("ScriptNotFound", "/nowhere/edge.py")),
         ({"parameters": {"fps": "fast"}}, ("TaskInvalid", "frames per second")),
@@ -178,7 +178,7 @@ def test_what_cannot_run_says_why_and_stops_in_order(
 
 
 def test_a_wrong_digest_is_refused(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
-    task = classify(tmp_path, model, [EASY], model=ModelRef(name="m", url=str(model), sha256="0" * 64))
+    task = classify(tmp_path, model, [EASY], model=TaskModel(name="m", url=str(model), sha256="0" * 64))
     with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")):
         info = peer.wait_status("failed", reason="DigestMismatch")
         assert hashlib.sha256(model.read_bytes()).hexdigest() in info.message

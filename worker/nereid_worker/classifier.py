@@ -17,7 +17,7 @@ from nereid_shared.errors import BadSample, ModelInvalid
 from nereid_shared.samples import MALFORMED_SCORES
 from nereid_worker.decimals import shortest
 from nereid_worker.litert import Interpreter
-from nereid_worker.preprocess import Frame, Preprocessor
+from nereid_worker.preprocess import Picture, Preprocessor
 from nereid_worker.rules import SLACK
 
 
@@ -99,7 +99,7 @@ class Classifier:
         model.run_golden()
         return model
 
-    def predict(self, frame: Frame) -> Prediction:
+    def predict(self, frame: Picture) -> Prediction:
         """Return the answer to one picture (see `Preprocessor.one` for what a frame may be).
 
         Raises:
@@ -107,7 +107,7 @@ class Classifier:
         """
         return self._answer(self.interpreter.run(self.preprocessor.one(frame))[0])
 
-    def predict_batch(self, frames: Sequence[Frame]) -> list[Prediction | BadSample]:
+    def predict_batch(self, frames: Sequence[Picture]) -> list[Prediction | BadSample]:
         """Return for each picture its answer, or why there is none; a bad picture spoils no other."""
         answers: list[Prediction | BadSample | None] = [None] * len(frames)
         given = self.interpreter.input

@@ -13,7 +13,7 @@ import numpy as np
 from nereid_shared.errors import BadSample
 from nereid_shared.samples import MALFORMED_SCORES, PREDICT_FAILED, RAW, REFUSED, UNDECODABLE, Result, Sample
 from nereid_worker.classifier import Prediction
-from nereid_worker.preprocess import Frame
+from nereid_worker.preprocess import Picture
 from nereid_worker.rules import SLACK
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ BEST: Final = 5
 """Classes that travel with an answer."""
 
 Answered = Prediction | BadSample | tuple[str, float]
-Predict = Callable[[list[Frame]], Sequence[Answered]]
+Predict = Callable[[list[Picture]], Sequence[Answered]]
 """What a script may give instead of the model: pictures in, for each a `Prediction`, a (label, score), or a
 `BadSample`. A picture is a file's bytes, or uint8 pixels where the edge had no file."""
 
@@ -40,7 +40,7 @@ def answer(samples: Sequence[Sample], predict: Predict, *, model: str, labels: S
     """
     began = time.perf_counter()
     outcomes: list[Answered] = [BadSample("", reason=UNDECODABLE)] * len(samples)
-    frames: list[Frame] = []
+    frames: list[Picture] = []
     places: list[int] = []
     for place, sample in enumerate(samples):
         try:
@@ -65,7 +65,7 @@ def answer(samples: Sequence[Sample], predict: Predict, *, model: str, labels: S
     return results
 
 
-def _predicted(predict: Predict, frames: list[Frame]) -> Sequence[Answered]:
+def _predicted(predict: Predict, frames: list[Picture]) -> Sequence[Answered]:
     if not frames:
         return []
     try:
@@ -80,7 +80,7 @@ def _predicted(predict: Predict, frames: list[Frame]) -> Sequence[Answered]:
     return outcomes
 
 
-def _frame(sample: Sample) -> Frame:
+def _frame(sample: Sample) -> Picture:
     if hashlib.sha256(sample.payload).digest() != sample.digest:
         raise BadSample("the payload is not what its digest says", reason=UNDECODABLE)
     if sample.encoding != RAW:

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from nereid_shared.card import FILE_NAME, MAX_BYTES, Card
 from nereid_shared.errors import ModelInvalid
-from nereid_shared.messages import ModelRef
+from nereid_shared.messages import TaskModel
 from nereid_shared.storage import fetch
 from nereid_worker.scratch import Scratch
 
@@ -19,7 +19,7 @@ MAX_MODEL_BYTES: Final = 2 * 1024**3
 MAX_GOLDEN_BYTES: Final = 16 * 1024**2
 
 
-def name_of(model: ModelRef) -> str:
+def name_of(model: TaskModel) -> str:
     """Return what answers call a model that a script loads by itself: its sha256 where it is known, else its name."""
     parts = urlsplit(model.url)
     file = Path(unquote(parts.path) if parts.scheme == "file" else model.url)
@@ -32,7 +32,7 @@ def name_of(model: ModelRef) -> str:
     return model.sha256 or model.name
 
 
-def on_this_node(model: ModelRef, *, into: Path | Scratch) -> Path:
+def on_this_node(model: TaskModel, *, into: Path | Scratch) -> Path:
     """Return the path of the model: where it stands on this node, or where it was downloaded to.
 
     Args:

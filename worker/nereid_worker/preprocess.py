@@ -19,7 +19,7 @@ from nereid_worker.litert import TensorSpec
 MAX_PIXELS: Final = 1 << 26
 """64 Mpx, 8192 x 8192: above every camera that an edge device has; 200 MB once decoded."""
 
-Frame = bytes | np.ndarray
+Picture = bytes | np.ndarray
 
 
 def load_opencv() -> ModuleType:
@@ -62,7 +62,7 @@ class Preprocessor:
         self._batch = np.empty(tensor.shape, tensor.dtype)
         self._decoded_last: np.ndarray | None = None
 
-    def one(self, frame: Frame) -> np.ndarray:
+    def one(self, frame: Picture) -> np.ndarray:
         """Return the tensor (1, …) for one frame; it is valid until the next call.
 
         Args:
@@ -75,7 +75,7 @@ class Preprocessor:
         self.into(frame, self._batch[0])
         return self._batch
 
-    def into(self, frame: Frame, row: np.ndarray) -> None:
+    def into(self, frame: Picture, row: np.ndarray) -> None:
         """Write one frame into a row of a batch.
 
         Raises:

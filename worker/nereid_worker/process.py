@@ -22,7 +22,7 @@ from typing import Final
 from nereid_shared.backoff import Backoff
 from nereid_shared.defaults import BUILTIN_PREFIX, CLASSIFY, DATASET_FORMATS
 from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
-from nereid_shared.messages import DatasetRef, ModelOutput, Task, TaskInfo, WorkerInfo, WorkerStatus
+from nereid_shared.messages import ModelOutput, Task, TaskDataset, TaskInfo, WorkerInfo, WorkerStatus
 from nereid_shared.samples import Result
 from nereid_shared.times import rfc3339_millis
 from nereid_worker import builtin
@@ -358,7 +358,7 @@ def _mendable(error: Exception) -> tuple[str, str] | None:
     return (error.reason if isinstance(error, ModelInvalid) else "ModelUnavailable"), str(error)
 
 
-def _dataset(ref: DatasetRef) -> Files:
+def _dataset(ref: TaskDataset) -> Files:
     """Return a task's dataset; its format must be one that the LocalController counts."""
     if ref.format not in DATASET_FORMATS:
         raise UserError(

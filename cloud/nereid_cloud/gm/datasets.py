@@ -16,7 +16,7 @@ from nereid_cloud.gm.holding import Holding, held_by
 from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
-from nereid_shared.desired import task_hash
+from nereid_shared.digests import task_hash
 from nereid_shared.messages import TaskRow, TaskStatus
 from nereid_shared.times import rfc3339
 

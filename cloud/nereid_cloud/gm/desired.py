@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from nereid_shared.desired import digest_of
+from nereid_shared.digests import digest_of
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
 from nereid_shared.messages import PRUNE_HELD, SPECS_MISSING, Desired, NodeState, Sync, TaskRow
 from nereid_shared.topics import DESIRED

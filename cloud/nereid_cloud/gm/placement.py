@@ -20,7 +20,7 @@ from nereid_cloud.gm.pods import cloud_deployment, cloud_task, deployment_name, 
 from nereid_cloud.gm.policy import Policy
 from nereid_cloud.gm.workers import has_ended
 from nereid_shared.backoff import doubled
-from nereid_shared.desired import task_hash
+from nereid_shared.digests import task_hash
 from nereid_shared.errors import AlreadyExists, Forbidden, NotFound
 from nereid_shared.messages import Task
 from nereid_shared.resources import JointInferenceService

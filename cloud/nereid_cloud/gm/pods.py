@@ -19,8 +19,8 @@ from nereid_cloud.gm.paths import dataset_path, model_folder, script_config_map,
 from nereid_cloud.gm.plan import EdgePlan
 from nereid_cloud.gm.policy import Policy, Runtime, Side
 from nereid_shared import environment
-from nereid_shared.desired import sealed
-from nereid_shared.messages import ModelRef, Task, canonical_json
+from nereid_shared.digests import sealed
+from nereid_shared.messages import Task, TaskModel, canonical_json
 from nereid_shared.resources import JointInferenceService, WorkerSpec, parameters_of
 from nereid_shared.topics import service_id
 
@@ -163,7 +163,7 @@ def cloud_task(service: JointInferenceService, *, big: Object, nodes: Iterable[s
         name=service.metadata.name,
         generation=service.metadata.generation,
         hash="",
-        model=ModelRef(
+        model=TaskModel(
             name=worker.model.name, url=spec["modelUrl"], format=spec.get("format", ""), sha256=spec.get("sha256") or ""
         ),
         script_dir=SCRIPT_MOUNT if script_config_map(worker.worker_spec) else worker.worker_spec.script_dir,

@@ -9,7 +9,7 @@ from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.plan import EdgePlan, Parts
 from nereid_cloud.gm.pods import edge_pod
 from nereid_cloud.gm.policy import Policy
-from nereid_shared.desired import task_hash
+from nereid_shared.digests import task_hash
 from nereid_shared.messages import TaskRow
 from nereid_shared.resources import JointInferenceService
 from nereid_shared.topics import service_id

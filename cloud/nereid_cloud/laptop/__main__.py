@@ -15,7 +15,7 @@ from nereid_shared import logs
 async def _serve(state: Path) -> None:
     system = System.load(state)
     served = {
-        node: links.Link(node=node, port=port, target=("127.0.0.1", system.ports.cloud))
+        node: links.CuttableLink(node=node, port=port, target=("127.0.0.1", system.ports.cloud))
         for node, port in system.ports.links.items()
     }
     task = asyncio.current_task()

@@ -52,7 +52,7 @@ class Traffic:
 
 
 @dataclass(slots=True, kw_only=True)
-class Link:
+class CuttableLink:
     """One node's way to the cloud broker."""
 
     node: str
@@ -143,7 +143,7 @@ def _no_delay(writer: asyncio.StreamWriter) -> None:
     writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-async def run(links: Mapping[str, Link], control: Path) -> None:
+async def run(links: Mapping[str, CuttableLink], control: Path) -> None:
     """Serve all links and their control socket until cancelled."""
     async with contextlib.AsyncExitStack() as stack:
         for link in links.values():
@@ -157,7 +157,9 @@ async def run(links: Mapping[str, Link], control: Path) -> None:
             await server.serve_forever()
 
 
-async def _answer(links: Mapping[str, Link], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _answer(
+    links: Mapping[str, CuttableLink], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     async with _closing(writer):
         try:
             command = json.loads(await reader.readline())
@@ -169,7 +171,7 @@ async def _answer(links: Mapping[str, Link], reader: asyncio.StreamReader, write
             await writer.drain()
 
 
-def _obey(links: Mapping[str, Link], command: dict[str, Any]) -> dict[str, Any]:
+def _obey(links: Mapping[str, CuttableLink], command: dict[str, Any]) -> dict[str, Any]:
     if command["do"] != "list":
         link = links.get(command["node"])
         if link is None:

@@ -14,7 +14,8 @@ from nereid_shared.resources.jointinference import (
     Outbox,
     WorkerSpec,
 )
-from nereid_shared.resources.kinds import (
+from nereid_shared.resources.mining import HARD_EXAMPLE_RULES, HardExampleAlgorithm
+from nereid_shared.resources.parsing import (
     CATEGORY,
     DATASET,
     JOINT_INFERENCE_SERVICE,
@@ -27,7 +28,6 @@ from nereid_shared.resources.kinds import (
     parse,
     rules_of,
 )
-from nereid_shared.resources.mining import HARD_EXAMPLE_RULES, HardExampleAlgorithm
 from nereid_shared.resources.parts import (
     Condition,
     Metadata,

@@ -23,7 +23,7 @@ from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.names import SERVICE_LABEL
 from nereid_cloud.gm.pods import task_in, task_of
 from nereid_shared import topics
-from nereid_shared.desired import digest_of
+from nereid_shared.digests import digest_of
 from nereid_shared.errors import AlreadyExists, Conflict, LinkDown, NotFound
 from nereid_shared.link import Link, LinkSettings, Message, Will
 from nereid_shared.messages import (

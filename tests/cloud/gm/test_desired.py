@@ -24,7 +24,7 @@ from nereid_cloud.gm.desired import (
     RaiseEpoch,
 )
 from nereid_edge.desired import Applied, DesiredState, Verdict
-from nereid_shared.desired import digest_of, task_hash
+from nereid_shared.digests import digest_of, task_hash
 from nereid_shared.messages import Desired, NodeState, Sync, TaskRow
 from nereid_shared.topics import DESIRED
 

@@ -8,7 +8,7 @@ from tests.mosquitto import Mosquitto
 
 from nereid_cloud.gm.downstream import RAISE_PAUSE_S, Callbacks, Downstream
 from nereid_shared import topics
-from nereid_shared.desired import task_hash
+from nereid_shared.digests import task_hash
 from nereid_shared.errors import Unavailable
 from nereid_shared.link import Link, LinkSettings, Message
 from nereid_shared.messages import Desired, GmAlive, TaskRow

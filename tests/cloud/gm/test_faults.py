@@ -18,7 +18,7 @@ from nereid_cloud.cluster.kinds import DATASET, JOINT_INFERENCE_SERVICE, LEASE, 
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.port import Ref
 from nereid_shared import topics
-from nereid_shared.desired import digest_of
+from nereid_shared.digests import digest_of
 from nereid_shared.link import Link, LinkSettings, Message
 from nereid_shared.messages import Desired, GmAlive, Ledger, NodeAlive, NodeState, TaskStatus, WorkerInfo
 

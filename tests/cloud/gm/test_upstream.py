@@ -7,7 +7,7 @@ from nereid_cloud.gm.downstream import Callbacks, Downstream
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.upstream import Listeners, Upstream
 from nereid_shared import topics
-from nereid_shared.desired import task_hash
+from nereid_shared.digests import task_hash
 from nereid_shared.errors import MessageInvalid
 from nereid_shared.link import Message
 from nereid_shared.messages import NodeAlive, NodeState, TaskRow, TaskState

@@ -26,7 +26,7 @@ async def closed(writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def linked(tmp_path: Path) -> AsyncIterator[tuple[links.Link, Path]]:
+async def linked(tmp_path: Path) -> AsyncIterator[tuple[links.CuttableLink, Path]]:
     """An echo server behind the link of a node."""
     far = await asyncio.start_server(_echo, "127.0.0.1", 0)
     port = far.sockets[0].getsockname()[1]
@@ -34,7 +34,7 @@ async def linked(tmp_path: Path) -> AsyncIterator[tuple[links.Link, Path]]:
     own = probe.sockets[0].getsockname()[1]
     probe.close()
     await probe.wait_closed()
-    link = links.Link(node="edge-0", port=own, target=("127.0.0.1", port))
+    link = links.CuttableLink(node="edge-0", port=own, target=("127.0.0.1", port))
     control = tmp_path / "links.sock"
     serving = asyncio.create_task(links.run({"edge-0": link}, control))
     while not control.exists():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nereid_edge.datasets import (
+from nereid_edge.dataset_files import (
     MAX_LINE,
     DatasetCount,
     DatasetMonitor,
