@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +74,33 @@ def test_one_of_many_nodes_that_failed_leaves_the_service_running_but_not_ready(
 def test_a_failed_cloud_side_makes_the_service_failed() -> None:
     verdict = judge([worker("running"), worker("failed", is_edge=False, reason="CrashLoopBackOff")], [])
     assert (verdict.phase, verdict.reason, verdict.ready) == ("Failed", "CrashLoopBackOff", "False")
+
+
+def finished(state: str = "running", reason: str = "SourceFinished") -> WorkerObservation:
+    return worker(state, reason=reason)
+
+
+CLOUD = worker("running", is_edge=False)
+
+
+@pytest.mark.parametrize(
+    ("workers", "reasons"),
+    [
+        ([finished(), finished(), CLOUD], ("SourceFinished", "SourceFinished")),
+        ([finished(), worker("running"), CLOUD], ("WorkersRunning", "AllWorkersRunning")),
+        ([CLOUD], ("WorkersRunning", "AllWorkersRunning")),
+    ],
+)
+def test_a_service_is_finished_when_every_edge_is(workers: list[WorkerObservation], reasons: tuple[str, str]) -> None:
+    verdict = judge(workers, [])
+    assert (verdict.phase, verdict.ready, verdict.reason, verdict.ready_reason) == ("Running", "True", *reasons)
+    assert verdict.message.startswith("every source is finished; ") == (reasons[0] == "SourceFinished")
+
+
+def test_a_finished_service_that_lacks_something_says_what() -> None:
+    problems = [Problem(reason="ModelNotFound", message="m")]
+    verdict = judge([finished(), CLOUD], problems)
+    assert (verdict.reason, verdict.ready, verdict.ready_reason) == ("SourceFinished", "False", "ModelNotFound")
 
 
 def test_a_model_that_vanishes_does_not_stop_what_runs_but_ready_says_it() -> None:

@@ -345,6 +345,21 @@ def test_a_framework_without_a_runtime_needs_an_image_of_ones_own() -> None:
     assert (container["image"], container["imagePullPolicy"]) == ("mine:3", "IfNotPresent")
 
 
+@pytest.mark.parametrize(("image", "runs"), [("mine:3", ("mine:3", "IfNotPresent")), (None, ("worker:1", "Always"))])
+def test_an_image_of_ones_own_stands_in_for_the_frameworks_on_both_sides(
+    image: str | None, runs: tuple[str, str]
+) -> None:
+    policy = Policy(runtimes={"*": Runtime.model_validate({"image": "worker:1", "imagePullPolicy": "Always"})})
+    raw = stored()
+    for side in ("edgeWorker", "cloudWorker"):
+        own = {} if image is None else {"image": image}
+        raw["spec"][side]["workerSpec"] = {**raw["spec"][side]["workerSpec"], **own}
+    edge = edge_pod(parsed(raw), raw, EdgePlan(node="edge-0", broker="b"), little=model("little"), policy=policy)
+    for made in (edge, deployment(raw, policy)["spec"]["template"]):
+        container = made["spec"]["containers"][0]
+        assert (container["image"], container["imagePullPolicy"]) == runs
+
+
 def deployment(raw: Object, policy: Policy) -> Object:
     task = cloud_task(parsed(raw), big=model("big"), nodes=["edge-0"], group="g")
     return cloud_deployment(parsed(raw), raw, task, hostname="h", big=model("big"), broker="mqtts://b:1", policy=policy)

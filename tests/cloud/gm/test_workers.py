@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -41,6 +41,18 @@ def test_a_worker_whose_source_is_finished_runs_and_says_why_it_is_idle(seen: Ed
     assert (worker.state, worker.reason) == ("running", "SourceFinished")
 
 
+@pytest.mark.parametrize("condition", ["Running", "Completed"])
+def test_a_state_of_a_former_spec_says_nothing_of_this_one(condition: Literal["Running", "Completed"]) -> None:
+    worker = edge_worker(replace(WELL, status=None, state=TaskState(generation=1, condition=condition)))
+    assert (worker.state, worker.reason) == ("pending", "WorkerStarting")
+
+
+@pytest.mark.parametrize("status", ["running", "completed", "failed"])
+def test_a_word_on_a_former_spec_says_nothing_of_this_one(status: str) -> None:
+    worker = edge_worker(replace(WELL, status=TaskStatus(phase="inference", status=status, generation=1)))
+    assert (worker.state, worker.reason) == ("pending", "WorkerStarting")
+
+
 def test_absence_is_told_as_it_was_found() -> None:
     worker = edge_worker(replace(WELL, absence="its LocalController is silent since noon"))
     assert (worker.state, worker.reason, worker.message) == (
@@ -66,6 +78,7 @@ def test_a_node_without_its_broker_is_not_ready_for_that_reason() -> None:
             {"exitCode": 137, "reason": "OOMKilled"},
             "the container ends again and again, last with OOMKilled, exit code 137",
         ),
+        ({"exitCode": 0, "reason": "Completed"}, "the container ends again and again, last with exit code 0"),
         ({"exitCode": 137, "signal": 9}, "the container ends again and again, last with signal 9"),
     ],
 )

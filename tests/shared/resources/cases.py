@@ -246,6 +246,8 @@ CASES: tuple[Case, ...] = (
             ("no script folder", "JointInferenceService", f"{_EDGE}.workerSpec.scriptDir", None),
             ("no framework", "JointInferenceService", f"{_CLOUD}.workerSpec.frameworkType", None),
             ("an empty image", "JointInferenceService", f"{_CLOUD}.workerSpec.image", ""),
+            ("an image's name of 256", "JointInferenceService", f"{_EDGE}.workerSpec.image", "a" * 256),
+            ("an image that is a number", "JointInferenceService", f"{_EDGE}.workerSpec.image", 7),
         )
     ),
     _service("an outbox for more than a year", {f"{_EDGE}.outbox.keepFor": "9000h"}, f"{_EDGE}.outbox.keepFor"),
@@ -257,6 +259,8 @@ CASES: tuple[Case, ...] = (
     _service(
         "a ConfigMap without a name", {f"{_EDGE}.workerSpec.scriptDir": "configmap:"}, f"{_EDGE}.workerSpec.scriptDir"
     ),
+    _service("an image of one's own", {f"{_EDGE}.workerSpec.image": "registry.example:5000/mine/worker:3"}),
+    _service("the longest image's name", {f"{_CLOUD}.workerSpec.image": "a" * 255}),
     _service("scripts in a ConfigMap", {f"{_EDGE}.workerSpec.scriptDir": "configmap:scripts"}),
 )
 
