@@ -4,16 +4,16 @@
 import sys
 import time
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
 from nereid_cloud.cli import manifests
 from nereid_cloud.cli.apply import ref_of
 from nereid_cloud.cli.follow import changes
-from nereid_cloud.cli.options import cluster_of
-from nereid_cloud.cli.problems import FAILED, told
-from nereid_cloud.cli.targets import DEFAULT_NAMESPACE, called, name_of, ref, singular, targets
+from nereid_cloud.cli.options import cluster_of, options_of
+from nereid_cloud.cli.problems import FAILED, note, told
+from nereid_cloud.cli.targets import DEFAULT_NAMESPACE, name_of, ref, singular, targets
 from nereid_cloud.cluster.port import Cluster, Ref
 from nereid_shared.errors import NereidError, NotFound, UserError
 from nereid_shared.quantities import duration_s
@@ -24,6 +24,8 @@ _PROPAGATION: dict[str, Literal["Background", "Foreground", "Orphan"]] = {
     "orphan": "Orphan",
 }
 _FOREVER_S = 7 * 86400.0
+_QUIET_S: Final = 1.0
+"""Most objects go at once; whoever waits longer is told for what."""
 
 
 def delete(
@@ -69,7 +71,10 @@ def delete(
         place = f" from {each.namespace} namespace" if each.kind.namespaced else ""
         sys.stdout.write(f'{singular(each.kind)} "{each.name}" deleted{place}\n')
         sys.stdout.flush()
-    if wait:
+    if options_of(ctx).is_down:
+        # Nobody is there who would let it go: it goes at the next `up`.
+        _tell_of_what_stays(cluster, going)
+    elif wait:
         code = _wait_until_gone(cluster, going, limit_s) or code
     if code:
         raise typer.Exit(code)
@@ -100,19 +105,49 @@ def _named(cluster: Cluster, words: Sequence[str], namespace: str, *, labels: st
     return refs
 
 
+def _tell_of_what_stays(cluster: Cluster, going: Sequence[tuple[Ref, str]]) -> None:
+    for each, uid in going:
+        kept = _kept_by(cluster, each, uid)
+        if kept:
+            note(f"{_called(each)} is Terminating: {kept}; it goes when the system is up: nereid up")
+
+
 def _wait_until_gone(cluster: Cluster, going: Sequence[tuple[Ref, str]], limit_s: float) -> int:
     end = time.monotonic() + limit_s
     code = 0
     for each, uid in going:
+        if gone(cluster, each, uid, min(end, time.monotonic() + _QUIET_S)):
+            continue
+        kept = _kept_by(cluster, each, uid)
+        if kept and time.monotonic() < end:
+            note(f"waiting for {_called(each)}: {kept} (it goes without this command too: --wait=false)")
         if not gone(cluster, each, uid, end):
             problem = UserError(
-                "timed out waiting for it to go",
-                where=called(each.kind, each.name),
-                mend=f"See what keeps it: nereid describe {each.kind.kind.lower()}/{each.name}",
+                f"timed out waiting for it to go{f': {kept}' if kept else ''}",
+                where=_called(each),
+                mend=f"See what keeps it: nereid describe {_called(each)}",
             )
             told(problem)
             code = FAILED
     return code
+
+
+def _called(each: Ref) -> str:
+    """Return an object's name as one types it."""
+    return f"{(each.kind.kind.lower(), *each.kind.short_names)[-1]}/{each.name}"
+
+
+def _kept_by(cluster: Cluster, each: Ref, uid: str) -> str:
+    """Return what keeps a deleted object: its finalizers, and the nodes that hold its task; "" where it is gone."""
+    try:
+        obj = cluster.get(each)
+    except NotFound:
+        return ""
+    if obj["metadata"]["uid"] != uid:
+        return ""
+    finalizers = ", ".join(obj["metadata"].get("finalizers") or ()) or "it has not stopped yet"
+    nodes = ", ".join((obj.get("status") or {}).get("heldBy") or ())
+    return f"{finalizers}, held by {nodes}" if nodes else finalizers
 
 
 def gone(cluster: Cluster, each: Ref, uid: str, end: float) -> bool:

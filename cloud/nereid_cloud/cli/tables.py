@@ -13,6 +13,7 @@ from nereid_cloud.cluster.port import Kind, Object
 from nereid_shared import kinds as resources
 
 _GAP: Final = 3
+_SAYS_HOW_IT_IS: Final = frozenset({"status", "reason"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _printer_column(column: resources.Column) -> Column:
     def cell(obj: Object, now: datetime) -> str:
+        if column.name.lower() in _SAYS_HOW_IT_IS and obj.get("metadata", {}).get("deletionTimestamp"):
+            return "Terminating"
         found = find(column.json_path, obj)
         if not found:
             return ""

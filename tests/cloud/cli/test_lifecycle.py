@@ -2,6 +2,7 @@
 """``nereid describe``, ``events``, ``wait``, ``delete`` and ``logs``."""
 
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,35 @@ def test_a_delete_waits_for_finalizers(started: Start, nereid: Nereid, cluster: 
     waiting.stdout.readline()
     cluster.patch(ref, {"metadata": {"finalizers": None}})
     assert waiting.wait(timeout=20) == 0
+
+
+def held_service(cluster: LocalCluster) -> None:
+    service(cluster, condition("Ready", "True", "AllWorkersRunning"), heldBy=["edge-0"])
+    cluster.patch(SERVICE_REF, {"metadata": {"finalizers": ["nereid.io/tasks"]}})
+
+
+def test_a_delete_that_waits_says_for_what(started: Start, cluster: LocalCluster) -> None:
+    held_service(cluster)
+    waiting = started("delete", "jis/digits")
+    assert waiting.stderr is not None
+    assert waiting.stderr.readline().startswith("waiting for jis/digits: nereid.io/tasks, held by edge-0 (")
+    cluster.patch(SERVICE_REF, {"metadata": {"finalizers": None}})
+    assert waiting.wait(timeout=20) == 0
+
+
+def test_a_delete_on_a_system_that_is_down_does_not_wait(state: Path) -> None:
+    with closing(LocalCluster(state / DATABASE)) as cluster:
+        held_service(cluster)
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = command("--state", str(state), *words)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+
+    done = run("delete", "jis/digits")
+    assert done.returncode == 0
+    assert "jis/digits is Terminating: nereid.io/tasks, held by edge-0; " in done.stderr
+    assert "nereid up" in done.stderr.splitlines()[-1]
+    assert run("get", "jis").stdout.splitlines()[1].split()[1] == "Terminating"
 
 
 def test_a_manifest_or_labels_say_what_to_delete(nereid: Nereid, cluster: LocalCluster, tmp_path: Path) -> None:
