@@ -144,6 +144,22 @@ async def test_a_silent_node_is_told_with_the_moment_of_its_last_word(
         assert message_of(eyes).endswith("for more than 1 s")
 
 
+async def test_a_global_manager_without_its_broker_calls_nothing_ready(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm("--node-timeout", "2s"), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        broker.kill()
+        await eyes.until(
+            lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready") == ("Unknown", "NodeOffline")
+        )
+        assert "the GlobalManager has no connection to the cloud broker" in message_of(eyes)
+        broker.start()
+        await lc.link.wait_connected()
+        await eyes.until(lambda: is_running(eyes))
+
+
 async def test_what_a_node_says_of_a_dataset_is_its_readers_reason(
     gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
 ) -> None:
