@@ -107,7 +107,7 @@ class Stream:
 
 
 class Drop(NamedTuple):
-    """A row that was given up, and the policy's name; `row.flight` is -1 where it was never stored."""
+    """A row that was given up, and the ledger's name for why."""
 
     row: Row
     reason: str

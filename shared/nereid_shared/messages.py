@@ -247,8 +247,8 @@ class TaskInfo(Body, kw_only=True):
 class Ledger(Body, kw_only=True):
     """A service's counts; every field only grows, except `pending`.
 
-    The identities, which hold in every message: ``seen = easy + hard + sum(failed)`` and
-    ``hard = answered + sum(dropped) + pending``.
+    ``seen = easy + hard + sum(failed)`` holds in every message; ``hard = answered + sum(dropped) + pending`` in those of
+    the LocalController, since a worker's own counts know nothing of answers.
 
     Attributes:
         seen: samples that the edge worker took in; what a live source skipped is in `skipped` instead.
@@ -262,7 +262,7 @@ class Ledger(Body, kw_only=True):
         changed: of those answered, with another label than the edge's.
         corrected: of those late, delivered to the worker as corrections.
         undelivered: corrections that no worker was there to take.
-        degraded: edge answers handed out because the deadline passed.
+        degraded: edge answers to hard samples, handed out in the cloud's place.
         pending: hard samples without an answer yet.
         dropped: hard samples that will have none, by the policy's name.
         bytes_up: payload bytes published towards the cloud, resends included.
@@ -302,8 +302,9 @@ class WorkerInfo(Body, kw_only=True):
         boot: random id of the process; a will counts only for its own boot.
         number: counts this boot's messages.
         task_hash: the hash of the task that runs.
-        ledger: an edge worker's own counts: seen, easy, hard, failed, skipped, degraded, corrected, latency.
-        stream: the process's stream id, with `accepted` the last sample number it knows to be committed.
+        ledger: an edge worker's own counts: seen, easy, hard, failed, skipped, degraded, corrected, dropped, latency.
+        stream: what its hard samples are numbered under, as old as its page; with `accepted` the last number that it
+            knows to be committed.
         batches: cloud worker: batches run; with `processed`, `undecodable` samples, those that the model could not
             answer (`failed`), and those of nodes outside the service (`refused`).
         reason: one CamelCase word, where `status` is ``failed`` or the worker waits.

@@ -39,7 +39,7 @@ class Answer(Struct, frozen=True, kw_only=True, gc=False):
         is_hard: whether the rule sent the sample to the cloud.
         reason: why the rule found it hard or easy.
         hardness: the rule's own score.
-        degraded: it is hard, and this is the edge's answer because the deadline passed.
+        degraded: it is hard, and this is the edge's answer: the deadline passed, or the cloud will not answer.
         edge: what the little model said; None for a failed sample and for corrections after a restart.
         cloud: what the big model said, where it was asked and answered.
         latency_s: from capture to this answer.

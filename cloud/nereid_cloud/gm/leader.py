@@ -53,7 +53,7 @@ class Leader:
     Args:
         cluster: where the Lease is; its calls block and run in threads.
         settings: the Lease.
-        seen_epoch: the highest epoch that any node is known to have seen before.
+        seen_epoch: the highest epoch that a node had applied when this process led before; 0 at its first time.
         clock: monotonic seconds; the Lease's own times are never compared with ours.
         health: who stands by is ready while the cluster answers.
     """

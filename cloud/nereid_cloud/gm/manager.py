@@ -41,7 +41,7 @@ from nereid_shared.topics import service_id
 logger = logging.getLogger(__name__)
 
 WORKERS_PER_QUEUE: Final = 4
-# Without the broker the workers still come up; the nodes are told when it is there.
+# At most; a quarter of a node's time-out where that is less.
 SILENCE_CHECK_S: Final = 5.0
 # Each word of a node asks for a look at all nodes of its services, at some 50 µs a node: words are gathered for longer
 # than that takes, and a fleet's convergence is told of in steps.

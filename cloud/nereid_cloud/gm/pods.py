@@ -41,7 +41,7 @@ def edge_pod(service: JointInferenceService, raw: Object, edge: EdgePlan, *, lit
     state = {"name": "state", "hostPath": {"path": f"{STATE_ROOT}/{identity}", "type": "DirectoryOrCreate"}}
     volumes, mounts = _joined(
         ([state], [{"name": "state", "mountPath": STATE_MOUNT}]),
-        _own_folders(),
+        _temporary(),
         _data([model_folder(little), script_folder(worker.worker_spec)], map(dataset_path, edge.datasets.values())),
         _script(worker.worker_spec),
     )
@@ -97,7 +97,7 @@ def cloud_deployment(
     worker = service.spec.cloud_worker
     labels = labels_of(service, "cloud")
     volumes, mounts = _joined(
-        _own_folders(),
+        _temporary(),
         _data([model_folder(big), script_folder(worker.worker_spec)]),
         _script(worker.worker_spec),
         _certificates(policy),
@@ -260,7 +260,7 @@ def _env(values: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
-def _own_folders() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _temporary() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return a volume and its mount for temporary files: all else in the container is read-only."""
     return [{"name": "tmp", "emptyDir": {}}], [{"name": "tmp", "mountPath": TEMPORARY}]
 
