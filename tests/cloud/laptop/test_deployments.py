@@ -13,7 +13,8 @@ from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.kinds import ref_of
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.port import Object
-from nereid_cloud.laptop.deployments import DeploymentController, Rollout, is_ready
+from nereid_cloud.cluster.readiness import is_ready
+from nereid_cloud.laptop.deployments import DeploymentController, Rollout
 
 Create = Callable[..., Object]
 LABELS = {"app": "big"}
