@@ -247,8 +247,8 @@ class TaskInfo(Body, kw_only=True):
 class Ledger(Body, kw_only=True):
     """A service's counts; every field only grows, except `pending`.
 
-    ``seen = easy + hard + sum(failed)`` holds in every message; ``hard = answered + sum(dropped) + pending`` in those of
-    the LocalController, since a worker's own counts know nothing of answers.
+    In every message ``seen = easy + hard + sum(failed)``; in the LocalController's, since a worker's own counts know
+    nothing of answers, ``hard = answered + sum(dropped) + pending`` too.
 
     Attributes:
         seen: samples that the edge worker took in; what a live source skipped is in `skipped` instead.
