@@ -117,6 +117,11 @@ class Node:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    def kill_container(self, container: str) -> None:
+        """Kill what runs in a container, by the id that its Pod's status shows."""
+        ident = container.removeprefix("containerd://")
+        _run("ctr", "-a", str(self._socket), "-n", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", ident)
+
     def load(self, archive: Path) -> None:
         """Import the images of an archive, as `docker save` and `buildah push` write them."""
         _run("ctr", "-a", str(self._socket), "-n", "k8s.io", "images", "import", str(archive))
