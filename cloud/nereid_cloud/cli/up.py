@@ -135,12 +135,14 @@ def link(
     kbit: Annotated[float, typer.Option("--kbit", min=1, help="slow: kbit/s each way.")] = 256.0,
 ) -> None:
     """Cut, slow or heal a node's link to the cloud."""
-    modes: dict[str, links.Mode] = {"cut": "cut", "slow": "slow", "heal": "healed"}
+    modes: dict[str, links.Mode] = {"cut": "cut", "slow": "slow", "heal": "up"}
     system = System.load(options_of(ctx).state)
     if action == "list":
         command: dict[str, object] = {"do": "list"}
     elif action not in modes:
         raise UserError(f"{action!r} is no action", where="ACTION", mend="Use cut, slow, heal or list")
+    elif not node:
+        raise UserError("name the node", where="NODE", mend=f"The nodes are: {', '.join(system.nodes)}")
     else:
         quality = {"mode": modes[action], "delay_s": delay_ms / 1e3, "bytes_per_s": kbit * 125}
         command = {"do": "set", "node": node, "quality": quality}

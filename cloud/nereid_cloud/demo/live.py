@@ -22,7 +22,7 @@ WIDE: Final = 140
 RECENT: Final = 100
 """Latencies are those of so many last samples, so that a cut shows."""
 
-_LINK_STYLE: Final = {"healed": "green", "slow": "yellow", "cut": "bold red"}
+_LINK_STYLE: Final = {"up": "green", "slow": "yellow", "cut": "bold red"}
 
 
 class LiveTable:

@@ -130,7 +130,7 @@ class _Course:
         while (left := end - time.monotonic()) > 0:
             await self._look()
             await asyncio.sleep(min(POLL_S, left))
-        await self._set_link(node, "healed")
+        await self._set_link(node, "up")
         self._say(f"the link of {node} is healed")
 
     async def _set_link(self, node: str, mode: links.Mode) -> None:

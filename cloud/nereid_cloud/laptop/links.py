@@ -21,12 +21,19 @@ from nereid_shared.errors import UserError
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 64 * 1024
+MIN_CHUNK_BYTES: Final = 512
+PACE_S: Final = 0.05
+"""A slow link takes no more than this much of its time at once, so that small messages need not wait for large ones."""
+
+CHUNKS_ON_THE_WAY: Final = 1024
+"""Beyond this the sender has to wait: at most 64 MiB each way, or about 50 s of a link that is busy all the time."""
+
 MAX_COMMAND_BYTES: Final = 4096
 CONTROL_TIMEOUT_S: Final = 5.0
 SLOW_DELAY_S: Final = 0.2
 SLOW_BYTES_PER_S: Final = 32_000.0
 
-Mode = Literal["healed", "cut", "slow"]
+Mode = Literal["up", "cut", "slow"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,11 +41,11 @@ class Quality:
     """How a link is at the moment.
 
     Attributes:
-        delay_s: added to each chunk, each way, in mode ``slow``.
-        bytes_per_s: each way, in mode ``slow``.
+        delay_s: how long each byte is on its way, each way, in mode ``slow``; many are on their way at once.
+        bytes_per_s: how fast bytes are taken in, each way and connection, in mode ``slow``.
     """
 
-    mode: Mode = "healed"
+    mode: Mode = "up"
     delay_s: float = SLOW_DELAY_S
     bytes_per_s: float = SLOW_BYTES_PER_S
 
@@ -91,6 +98,14 @@ class CuttableLink:
         while self.quality.mode == "cut":
             await self._changed.wait()
 
+    async def _slow_until(self, due: float) -> None:
+        """Wait for a moment of the loop's clock, but no longer than the link is slow."""
+        now = asyncio.get_running_loop().time
+        while self.quality.mode == "slow" and now() < due:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._changed.wait()
+
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _no_delay(writer)
         async with _closing(writer):
@@ -114,18 +129,73 @@ class CuttableLink:
                     await asyncio.gather(*ways, return_exceptions=True)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
-        while data := await reader.read(CHUNK_BYTES):
+        way = _Way(writer=writer, is_up=up)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._take_in(reader, way), name=f"{self.node} takes in")
+            group.create_task(self._let_out(way), name=f"{self.node} lets out")
+
+    async def _take_in(self, reader: asyncio.StreamReader, way: "_Way") -> None:
+        now = asyncio.get_running_loop().time
+        taken_in = 0.0
+        while True:
+            quality = self.quality
+            is_slow = quality.mode == "slow"
+            pace = max(MIN_CHUNK_BYTES, int(quality.bytes_per_s * PACE_S))
+            data = await reader.read(min(CHUNK_BYTES, pace) if is_slow else CHUNK_BYTES)
+            if not data:
+                break
             quality = self.quality
             if quality.mode == "slow":
-                await asyncio.sleep(quality.delay_s + len(data) / quality.bytes_per_s)
+                taken_in = max(now(), taken_in) + len(data) / quality.bytes_per_s
+                await way.put(data, taken_in + quality.delay_s)
+                await self._slow_until(taken_in)
+            elif quality.mode == "up" and way.is_empty:
+                await self._deliver(data, way)
+            else:
+                await way.put(data, now())
+        await way.put(b"", 0.0)
+
+    async def _let_out(self, way: "_Way") -> None:
+        while True:
+            data, due = await way.chunks.get()
+            if not data:
+                return
+            await self._slow_until(due)
             # Also after the wait: a cable that was pulled meanwhile carries nothing.
             await self._open()
-            if up:
-                self.traffic.up += len(data)
-            else:
-                self.traffic.down += len(data)
-            writer.write(data)
-            await writer.drain()
+            await self._deliver(data, way)
+            way.waiting -= 1
+
+    async def _deliver(self, data: bytes, way: "_Way") -> None:
+        if way.is_up:
+            self.traffic.up += len(data)
+        else:
+            self.traffic.down += len(data)
+        way.writer.write(data)
+        await way.writer.drain()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Way:
+    """One direction of a connection, and what is on its way there.
+
+    Attributes:
+        chunks: each with the moment of the loop's clock at which it is due; an empty one is the end.
+        waiting: how many of them have not been delivered.
+    """
+
+    writer: asyncio.StreamWriter
+    is_up: bool
+    chunks: asyncio.Queue[tuple[bytes, float]] = field(default_factory=lambda: asyncio.Queue(CHUNKS_ON_THE_WAY))
+    waiting: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return self.waiting == 0
+
+    async def put(self, data: bytes, due: float) -> None:
+        self.waiting += 1
+        await self.chunks.put((data, due))
 
 
 @contextlib.asynccontextmanager

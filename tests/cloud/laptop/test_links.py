@@ -58,7 +58,7 @@ async def test_a_cut_link_carries_nothing_and_a_healed_one_what_was_sent_meanwhi
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
                 await reader.read(1)
-        link.set("healed")
+        link.set("up")
         async with asyncio.timeout(5):
             assert await reader.readexactly(3) == b"two"
         assert (link.traffic.up, link.traffic.down) == (6, 6)
@@ -70,7 +70,7 @@ async def test_a_connection_made_during_a_cut_waits_for_the_healing(tmp_path: Pa
         link.set("cut")
         reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
         writer.write(b"early")
-        link.set("healed")
+        link.set("up")
         async with asyncio.timeout(5):
             assert await reader.readexactly(5) == b"early"
         await closed(writer)
@@ -84,6 +84,50 @@ async def test_a_slow_link_adds_its_delay_each_way(tmp_path: Path) -> None:
         writer.write(b"x")
         await reader.readexactly(1)
         assert time.monotonic() - began >= 0.2
+        await closed(writer)
+
+
+async def test_a_long_delay_does_not_limit_the_rate(tmp_path: Path) -> None:
+    bytes_per_s, span_s, delay_s = 400_000, 1.5, 0.5
+    async with linked(tmp_path) as (link, _):
+        link.set("slow", delay_s=delay_s, bytes_per_s=bytes_per_s)
+        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+        writer.write(bytes(4 * bytes_per_s))
+        await reader.readexactly(1)  # both ways are full from here on
+        began, count = time.monotonic(), 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(span_s):
+                while True:
+                    count += len(await reader.read(65536))
+        assert count / (time.monotonic() - began) == pytest.approx(bytes_per_s, rel=0.25)
+        writer.transport.abort()
+
+
+async def test_healing_wakes_what_a_slow_link_holds(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (link, _):
+        link.set("slow", delay_s=3600, bytes_per_s=1000)
+        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+        writer.write(bytes(100_000))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await reader.read(1)
+        link.set("up")
+        async with asyncio.timeout(5):
+            assert await reader.readexactly(100_000) == bytes(100_000)
+        await closed(writer)
+
+
+async def test_what_a_slow_link_holds_goes_before_what_follows_the_healing(tmp_path: Path) -> None:
+    async with linked(tmp_path) as (link, _):
+        sent = bytes(range(256)) * 200
+        link.set("slow", delay_s=0.2, bytes_per_s=200_000)
+        reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+        writer.write(sent[:40_000])
+        first = await reader.readexactly(10_000)
+        link.set("up")
+        writer.write(sent[40_000:])
+        async with asyncio.timeout(5):
+            assert first + await reader.readexactly(len(sent) - len(first)) == sent
         await closed(writer)
 
 
