@@ -130,6 +130,9 @@ class DatasetMonitor:
         """Return the count where the files have changed, None where they have not."""
         try:
             files = files_of(one.source)
+            if not files:
+                # Zero samples would look like a dataset that is merely empty.
+                raise DatasetProblem("NoIndex", _no_index(one.source))
             signature = tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in files)
             if signature == one.signature:
                 return None
@@ -207,6 +210,10 @@ def _text_lines(binary: BinaryIO) -> int:
             has_text = False
         has_text = has_text or bool(rest.strip())
     return lines + has_text
+
+
+def _no_index(source: DatasetSource) -> str:
+    return f"no .{source.format} in {source.url}; an index is needed; `nereid new` writes one"
 
 
 def _reason(error: OSError) -> str:

@@ -117,6 +117,16 @@ def test_a_folder_is_the_sum_of_its_files_of_that_format(watch: Watch, tmp_path:
     assert watch.next().samples == 3
 
 
+def test_a_folder_without_an_index_has_no_number_until_it_has_one(watch: Watch, tmp_path: Path) -> None:
+    written(tmp_path / "a.png", "no index")
+    watch.monitor.watch({"uid": DatasetSource(url=str(tmp_path), format="csv")})
+    empty = watch.next()
+    assert (empty.samples, empty.reason) == (None, "NoIndex")
+    assert empty.message == f"no .csv in {tmp_path}; an index is needed; `nereid new` writes one"
+    written(tmp_path / "index.csv", "path\na.png\n")
+    assert watch.next().samples == 1
+
+
 def test_a_file_that_did_not_change_is_not_read_again(watch: Watch, tmp_path: Path) -> None:
     path = written(tmp_path / "d.txt", "1\n2\n")
     state = path.stat()
