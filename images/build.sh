@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # build.sh [ARCH...]: dist/images/nereid-{cloud,edge,worker,broker}.tar for this machine, dist/images/ARCH/... for another,
 # with docker, podman or buildah (ENGINE=...), whichever works. Each is an OCI archive that `ctr images import` and
-# `docker load` take.
+# `docker load` take; its bill of materials lies beside it (nereid-edge.cdx.json).
 set -eu
 cd "$(dirname "$0")/.."
 PATH="$PATH:/usr/sbin"
@@ -35,7 +35,7 @@ import() { # tar, name, architecture
         container=$(buildah from --quiet --arch "$3" scratch)
         buildah add --quiet "$container" "$1" / >/dev/null
         variant=
-        [ "$3" != arm64 ] || variant=v8 # without it no arm64 image is found
+        case $3 in arm64) variant=v8 ;; arm) variant=v7 ;; esac # without it no image of theirs is found
         buildah config --os linux --arch "$3" --variant "$variant" "$container"
         buildah commit --quiet --rm "$container" "$2" >/dev/null
         ;;
@@ -68,12 +68,15 @@ build() { # part, Dockerfile, architecture
         ;;
     esac
     .venv/bin/python images/loadable.py "$file" "$image"
+    .venv/bin/python images/sbom.py "$file"
     printf '%s %s MB\n' "$file" "$(($(wc -c <"$file") / 1000000))"
 }
 
 [ -n "${KEEP_WHEELS:-}" ] || sh images/wheels.sh $arches
 for arch in $arches; do
     bases "$arch"
-    for part in cloud edge worker; do build "$part" "$part/Dockerfile" "$arch"; done
+    parts="cloud edge worker"
+    [ "$arch" != arm ] || parts=edge # LiteRT has no wheels for it
+    for part in $parts; do build "$part" "$part/Dockerfile" "$arch"; done
     build broker mosquitto/Dockerfile "$arch"
 done

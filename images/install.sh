@@ -9,10 +9,10 @@ shift
 case ${TARGETARCH:-amd64} in
 amd64) machine=x86_64 ;;
 arm64) machine=aarch64 ;;
-arm) machine=armv7l ;;
+arm) machine=armv7l extra="--platform linux_armv7l" ;; # ours of armv7.sh
 *) echo "no wheels for $TARGETARCH" >&2 && exit 2 ;;
 esac
-platforms=
+platforms=${extra:-}
 for glibc in manylinux_2_28 manylinux_2_27 manylinux_2_24 manylinux_2_17 manylinux2014; do
     platforms="$platforms --platform ${glibc}_$machine"
 done

@@ -3,6 +3,7 @@
 
 import json
 import tarfile
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ class Archive:
 
     def __init__(self, file: Path) -> None:
         self.bytes = file.stat().st_size
+        self.bill = json.loads(file.with_suffix(".cdx.json").read_text())
         with tarfile.open(file) as tar:
             self.index = self._json(tar, "index.json")
             self.manifest = self._json(tar, _blob(self.index["manifests"][0]["digest"]))
@@ -89,3 +91,22 @@ def test_the_localcontrollers_image_stays_small(image: tuple[str, Archive]) -> N
         packages = {name.split("/")[2] for name in archive.files if name.startswith("app/lib/") and name.count("/") > 2}
         heavy = {"numpy", "cv2", "kubernetes", "pydantic", "ai_edge_litert"}
         assert not heavy & packages
+
+
+@pytest.mark.slow
+def test_an_images_bill_of_materials_lists_what_it_holds_as_locked(image: tuple[str, Archive]) -> None:
+    part, archive = image
+    bill = archive.bill
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    assert bill["metadata"]["component"]["name"] == f"nereid-{part}"
+    kinds: dict[str, dict[str, str]] = {"pypi": {}, "deb": {}}
+    for component in bill["components"]:
+        kind, name = component["purl"].removeprefix("pkg:").partition("@")[0].split("/", 1)
+        kinds[kind][name.removeprefix("debian/")] = component["version"]
+    inside = {name.split("/")[2] for name in archive.files if name.startswith("app/lib/")}
+    assert len(kinds["pypi"]) == sum(name.endswith(".dist-info") for name in inside)
+    lock = tomllib.loads((K8S.parent / "uv.lock").read_text())
+    locked = {(package["name"], package["version"]) for package in lock["package"]}
+    assert set(kinds["pypi"].items()) <= locked
+    needed = {"broker": {"mosquitto"}, "edge": {"msgspec"}, "worker": {"ai-edge-litert"}, "cloud": {"kubernetes"}}[part]
+    assert needed | {"libc6", "python3.11-minimal"} <= kinds["pypi"].keys() | kinds["deb"].keys()
