@@ -497,6 +497,29 @@ async def test_a_script_that_fails_or_ends_is_reported(
     assert edge.infos[-1].reason == reason
 
 
+async def test_a_missing_script_is_named_and_waited_for(broker: Mosquitto, tmp_path: Path) -> None:
+    task = task_for(model_in(tmp_path / "m"), script_dir=str(tmp_path), script_boot_file="absent.py")
+    async with edge_at(broker) as edge, worker_of(task, broker):
+        await edge.until(lambda: bool(edge.infos) and edge.infos[-1].reason == "ScriptNotFound")
+        info = edge.infos[-1]
+        assert (info.status, info.message) == (
+            "failed",
+            f"{tmp_path}/absent.py: there is no such file on this node. Copy the script there.",
+        )
+
+
+async def test_a_worker_whose_script_came_late_runs_it(broker: Mosquitto, tmp_path: Path) -> None:
+    task = task_for(model_in(tmp_path / "m"), script_dir=str(tmp_path), script_boot_file="late.py")
+    async with edge_at(broker) as edge:
+        child = await process(task, broker)
+        await edge.until(lambda: bool(edge.infos) and edge.infos[-1].reason == "ScriptNotFound")
+        (tmp_path / "late.py").write_text("from nereid_worker import CloudWorker\nCloudWorker.from_task().serve()\n")
+        await edge.until_running()
+        child.terminate()
+        async with asyncio.timeout(WAIT_S):
+            assert await child.wait() == 0
+
+
 def test_an_edge_task_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not that of a cloud worker"):
         CloudWorker(

@@ -310,6 +310,14 @@ def script(tmp_path: Path, text: str) -> dict[str, object]:
     return {"script_dir": str(tmp_path / "script"), "script_boot_file": "edge.py"}
 
 
+def test_a_camera_that_cannot_be_opened_is_named(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
+    text = "from nereid_worker import camera\ncamera('/nowhere/camera')\n"
+    task = classify(tmp_path, model, [EASY], **script(tmp_path, text))
+    with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")):
+        info = peer.wait_status("failed", reason="CameraUnavailable")
+    assert info.message.startswith("camera /nowhere/camera: it cannot be opened")
+
+
 def test_a_script_that_fails_says_how(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
     text = """
 from nereid_worker import JointInference

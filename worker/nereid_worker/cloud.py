@@ -17,7 +17,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -42,6 +41,7 @@ from nereid_worker.cloud_batches import Batches, Job, Pace
 from nereid_worker.cloud_info import CloudInfo
 from nereid_worker.models import name_of, on_this_node
 from nereid_worker.scratch import Scratch
+from nereid_worker.script import script_file
 
 logger = logging.getLogger(__name__)
 
@@ -213,9 +213,7 @@ class CloudWorker:
     def _serve_or_run_script(self, predict: Predict | None) -> None:
         boot = self.task.script_boot_file
         if predict is None and boot != CLASSIFY:
-            folder = Path(self.task.script_dir)
-            sys.path.insert(0, str(folder))
-            runpy.run_path(str(folder / boot), run_name="__main__")
+            self._run_script(boot)
             return
         backoff = Backoff(first_s=RETRY_S, longest_s=RETRY_MAX_S)
         while not self._stopping.is_set():
@@ -227,6 +225,20 @@ class CloudWorker:
                 if self._batches.wait_stopped(backoff.next_s()):
                     return
             else:
+                return
+
+    def _run_script(self, name: str) -> None:
+        """Run the script; one that is not there yet is said in the info, and waited for."""
+        backoff = Backoff(first_s=RETRY_S, longest_s=RETRY_MAX_S)
+        while not self._stopping.is_set():
+            try:
+                script = script_file(self.task.script_dir, name)
+            except UserError as error:
+                self._say("failed", error.reason, str(error))
+                self._batches.wait_stopped(backoff.next_s())
+            else:
+                sys.path.insert(0, str(script.parent))
+                runpy.run_path(str(script), run_name="__main__")
                 return
 
     async def _until_stopped(self) -> None:

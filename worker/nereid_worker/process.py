@@ -15,7 +15,6 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
 from types import FrameType
 from typing import Final
 
@@ -30,6 +29,7 @@ from nereid_worker.edge import DRAIN_S, JointInference, Results, serve_scripts
 from nereid_worker.files import Files
 from nereid_worker.models import on_this_node
 from nereid_worker.page import Page
+from nereid_worker.script import script_file
 from nereid_worker.settings import Settings
 from nereid_worker.spool import Spool
 from nereid_worker.state_lock import Holder, StateLock
@@ -198,12 +198,7 @@ class EdgeProcess:
                 on_end=lambda: self._tell("completed"), on_more=lambda: self._tell("running"),
             )  # fmt: skip
             return
-        script = Path(self._settings.script_dir or task.script_dir, boot)
-        if not script.is_file():
-            raise UserError(
-                "there is no such file on this node", where=str(script), mend="Copy the script there.",
-                reason="ScriptNotFound",
-            )  # fmt: skip
+        script = script_file(self._settings.script_dir or task.script_dir, boot)
         if str(script.parent) not in sys.path:
             sys.path.insert(0, str(script.parent))
         sys.argv = [str(script)]

@@ -116,7 +116,9 @@ def camera(device: int | str = 0) -> Live:
         raise UserError("OpenCV is not installed", mend="pip install 'nereid-ai[vision]'") from error
     capture = cv2.VideoCapture(device)
     if not capture.isOpened():
-        raise UserError("the camera cannot be opened", where=str(device), mend="Check the device or URL")
+        raise UserError(
+            "it cannot be opened", where=f"camera {device}", mend="Check the device or URL", reason="CameraUnavailable"
+        )
 
     def pictures() -> Iterator[Any]:
         try:
