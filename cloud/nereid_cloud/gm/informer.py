@@ -131,7 +131,7 @@ class Informer:
         return self._keys.get(uid)
 
     def labelled(self, value: str) -> list[Object]:
-        """Return the cached objects whose index label has this value, not to be changed."""
+        """Return the cached objects whose index label has this value, in the order they came; not to be changed."""
         return list(self._labelled.get(value, {}).values())
 
     def written(self, based_on: Object, result: Object) -> None:
@@ -141,7 +141,7 @@ class Informer:
         """
         key = key_of(result)
         if self._objects.get(key) is based_on:
-            self._put(key, self._trim(result))
+            self._put(key, result)
 
     async def failed(self) -> None:
         """Wait for ever; raises what ended the cache's thread, after which the cache would stay as it is."""
@@ -204,14 +204,17 @@ class Informer:
             self._on_change(key, former, obj)
 
     def _put(self, key: Key, obj: Object | None) -> None:
-        former = self._objects.pop(key, None)
+        former = self._objects.get(key)
         if former is not None:
             self._keys.pop(former["metadata"].get("uid", ""), None)
+        if former is not None and (obj is None or self._value(obj) != self._value(former)):
             labelled = self._labelled[self._value(former)]
             del labelled[key]
             if not labelled:
                 del self._labelled[self._value(former)]
-        if obj is not None:
+        if obj is None:
+            self._objects.pop(key, None)
+        else:
             self._objects[key] = obj
             self._keys[obj["metadata"].get("uid", "")] = key
             self._labelled.setdefault(self._value(obj), {})[key] = obj

@@ -66,7 +66,7 @@ async def test_objects_are_found_by_namespace_uid_and_label(cluster: LocalCluste
         assert [obj["metadata"]["name"] for obj in informer.labelled("a")] == ["one", "three"]
         cluster.patch(REF, {"metadata": {"labels": {"team": "b"}}})
         await changes.until(("one", True, True))
-        assert [obj["metadata"]["name"] for obj in informer.labelled("b")] == ["one", "two"]
+        assert [obj["metadata"]["name"] for obj in informer.labelled("b")] == ["two", "one"]
         cluster.delete(REF)
         await changes.until(("one", True, False))
         assert informer.key_of_uid(uid) is None
