@@ -108,6 +108,7 @@ class Node:
             judged = self.machine.document(document, now)
             if judged.verdict is Verdict.APPLY:
                 self.machine.stored(judged.document, now)
+                self._fleet.on_applied(self)
                 self._tell_statuses()
         elif topic == topics.GM_ALIVE.of():
             alive = GmAlive.decode(payload, max_bytes=topics.GM_ALIVE.max_bytes)
@@ -189,6 +190,7 @@ class Fleet:
     Attributes:
         connected: nodes whose subscriptions stand.
         on_state: told of each state that the broker has acknowledged.
+        on_applied: told of each document that a node has taken.
         published, received: messages that went up and that came down; `syncs` are among the former.
     """
 
@@ -197,6 +199,7 @@ class Fleet:
         self.connecting = asyncio.Semaphore(_CONNECTING)
         self.connected: set[str] = set()
         self.on_state: OnState = lambda _node, _state: None
+        self.on_applied: Callable[[Node], None] = lambda _node: None
         self.published = self.received = self.syncs = 0
         self.nodes = [Node(self, name) for name in names]
         self._closed = False

@@ -118,7 +118,7 @@ class World:
         return Process(
             self.folder / "gm.log",
             [sys.executable, "-m", "nereid_cloud.gm", *self._gm_arguments, "--broker", self.broker.url,
-             "--identity", "bench", "--metrics-interval", "10s"],
+             "--identity", "bench", "--metrics-interval", "10s", "--lease-seconds", "15"],
         )  # fmt: skip
 
     def restart_gm(self) -> float:

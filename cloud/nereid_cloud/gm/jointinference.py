@@ -131,6 +131,8 @@ class ServiceController:
 
     async def _bring_about(self, service: JointInferenceService, raw: Object) -> float | None:
         planned = self._plan(service, raw)
+        if planned.parts is not None:
+            await self._resolver.prepare(service, raw, planned.parts)
         wanted = self._wanted(service, raw, planned)
         raw = await self._holding.claim(raw, wanted.rows)
         unresolved = held_by(raw).intersection(planned.nodes) - wanted.rows.keys()
