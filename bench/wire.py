@@ -53,7 +53,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say who it is."""
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
         topic, payload = self._will
         head = _text("MQTT") + bytes([5, _CONNECT_FLAGS]) + self._keepalive_s.to_bytes(2) + _NO_PROPERTIES
         will = _NO_PROPERTIES + _text(topic) + len(payload).to_bytes(2) + payload
