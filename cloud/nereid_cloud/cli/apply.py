@@ -16,6 +16,7 @@ from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_shared.errors import FieldCause, Invalid, NereidError, NotFound, UserError
 from nereid_shared.kinds import KINDS
+from nereid_shared.quantities import FRACTION_PATTERN, matches
 
 MANAGER: Final = "nereid"
 Files = Annotated[list[str], typer.Option("-f", "--filename", help="Manifest: a file, a folder, or - for stdin.")]
@@ -132,8 +133,28 @@ def _with_mend(obj: Object, cause: FieldCause) -> str:
         # An API server does not say which field was meant.
         meant = (unknown.message for unknown in unknown_fields(schema, obj) if unknown.field == cause.field)
         return next(meant, cause.message)
+    if cause.message.startswith('Invalid value: "object"'):
+        # A rule over several fields: its message says what is wrong, and what the whole is for mends nothing.
+        return cause.message + _out_of_range(obj, cause)
     description = _description(schema, cause.field)
     return f"{cause.message}. It is: {description}" if description else cause.message
+
+
+def _out_of_range(obj: Object, cause: FieldCause) -> str:
+    """Return which of a hard example rule's parameters are wrong, where that is what the API says of them."""
+    from nereid_shared.resources.mining import FRACTION_WANTED  # noqa: PLC0415 - only an error needs the resources
+
+    if FRACTION_WANTED not in cause.message:
+        return ""
+    part: Any = obj
+    for name in cause.field.split("."):
+        part = part.get(name) or {}
+    wrong = [
+        f"{one['key']} is {one['value']!r}"
+        for one in part.get("parameters") or ()
+        if not matches(FRACTION_PATTERN, one["value"])
+    ]
+    return f": {', '.join(wrong)}"
 
 
 def _description(schema: dict[str, Any], field: str) -> str:

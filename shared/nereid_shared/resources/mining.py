@@ -15,6 +15,8 @@ from nereid_shared.quantities import FRACTION_PATTERN, POSITIVE_FRACTION_PATTERN
 from nereid_shared.resources.parts import Parameter, Part, keys_of
 from nereid_shared.resources.rules import Rule, cel_list, cel_text, distinct_keys
 
+FRACTION_WANTED: Final = "each parameter of this rule must be a decimal text from 0 to 1"
+
 # Rule -> parameter -> default, by Sedna's names and defaults. Every value is a decimal text from 0 to 1.
 HARD_EXAMPLE_RULES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
@@ -75,7 +77,7 @@ class HardExampleAlgorithm(Part):
             "",
             f"!(self.name in {cel_list(list(HARD_EXAMPLE_RULES))}) || !has(self.parameters) || "
             f"self.parameters.all(p, p.value.matches({cel_text(FRACTION_PATTERN)}))",
-            "each parameter of this rule must be a decimal text from 0 to 1, such as '0.5'",
+            f"{FRACTION_WANTED}, such as '0.5'",
             _in_range,
         ),
         distinct_keys("parameters"),

@@ -107,6 +107,14 @@ def test_a_broken_rule_names_its_field_and_what_belongs_there(nereid: Nereid, tm
     assert done.returncode == 2
     assert "spec.edgeWorker.hardExampleAlgorithm: " in done.stderr
     assert "each parameter of this rule must be a decimal text from 0 to 1" in done.stderr
+    assert done.stderr.endswith(": threshold is '1.5'\n")
+
+
+def test_a_broken_rule_over_the_whole_spec_has_no_stray_tail(nereid: Nereid, tmp_path: Path) -> None:
+    wrong = changed(SERVICE, {"spec.edgeWorker.name": "same", "spec.cloudWorker.name": "same"})
+    done = nereid("apply", "-f", str(manifest(tmp_path, wrong)))
+    assert done.returncode == 2
+    assert done.stderr.endswith("edgeWorker.name and cloudWorker.name must differ\n")
 
 
 def test_one_wrong_pattern_says_what_the_field_is(nereid: Nereid, tmp_path: Path) -> None:
