@@ -45,7 +45,7 @@ async def running(
         system.save()
         with _swept(system), closing(LocalCluster(state / DATABASE)) as cluster:
             signs = Signs(system, cluster)
-            async with Supervisor(on_change=lambda _: _write_pids(state, supervisor)) as supervisor:
+            async with Supervisor(on_change=lambda: _write_pids(state, supervisor)) as supervisor:
                 for program in system.programs():
                     progress(f"starting {program.name}")
                     supervisor.add(program)

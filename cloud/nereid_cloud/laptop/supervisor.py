@@ -23,6 +23,13 @@ STEADY_S: Final = 10.0
 """A process that ran so long starts again with the shortest delay."""
 
 STOP_S: Final = 10.0
+KILL_S: Final = 5.0
+"""How long a process may take to end after SIGKILL, before the others are stopped without it."""
+
+RETELL_S: Final = 1.0
+NOT_STARTED: Final = 126
+"""What a shell returns for a command that it found and could not start."""
+
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -54,7 +61,7 @@ class Kept:
         pid: of the process that runs, or 0.
         starts: how often it was started.
         ends: how often it ended by itself.
-        code: with which exit code it did so last; negative for a signal.
+        code: with which exit code it did so last; negative for a signal, `NOT_STARTED` where it could not begin.
     """
 
     program: Program
@@ -67,13 +74,19 @@ class Kept:
 class Supervisor:
     """Starts programs in the order of `add`, restarts what ends, stops all in reverse order.
 
+    No error of the machine, such as a full disk, ends the supervision of a program: it is tried again.
+
+    Args:
+        on_change: called when a process started or ended; where it raises an OSError, again a little later.
+
     Programs die with the supervisor, also when it is killed: each asks the kernel for a signal at its parent's death.
     """
 
-    def __init__(self, *, on_change: Callable[[Kept], None] | None = None) -> None:
+    def __init__(self, *, on_change: Callable[[], None] | None = None) -> None:
         self.kept: dict[str, Kept] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._on_change = on_change
+        self._retell: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> "Supervisor":
         return self
@@ -82,8 +95,12 @@ class Supervisor:
         for name in reversed(list(self._tasks)):
             task = self._tasks.pop(name)
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            # What one part died of must not keep the others from being stopped.
+            await asyncio.wait([task])
+            if not task.cancelled() and (error := task.exception()):
+                logger.error("process not supervised to its end", extra={"program": name}, exc_info=error)
+        if self._retell is not None:
+            self._retell.cancel()
 
     def add(self, program: Program) -> Kept:
         """Start a program and keep it running."""
@@ -96,7 +113,11 @@ class Supervisor:
         backoff = Backoff(first_s=RESTART_S, longest_s=RESTART_MAX_S)
         while True:
             started = time.monotonic()
-            code = await self._run(kept)
+            try:
+                code = await self._run(kept)
+            except OSError as error:
+                logger.warning("process not started", extra={"program": kept.program.name, "problem": str(error)})
+                code = NOT_STARTED
             kept.code, kept.ends = code, kept.ends + 1
             if time.monotonic() - started > STEADY_S:
                 backoff.reset()
@@ -112,30 +133,49 @@ class Supervisor:
                 start_new_session=True, preexec_fn=_die_with_parent,
             )  # fmt: skip
         kept.pid, kept.starts = process.pid, kept.starts + 1
-        self._tell(kept)
+        self._tell()
         try:
             return await process.wait()
         except asyncio.CancelledError:
-            await _end(process, program.stop_s)
+            if not await _end(process, program.stop_s):
+                logger.error("process does not end", extra={"program": program.name, "pid": process.pid})
             raise
         finally:
-            kept.pid = 0
-            self._tell(kept)
+            if process.returncode is not None:
+                kept.pid = 0
+            self._tell()
 
-    def _tell(self, kept: Kept) -> None:
-        if self._on_change is not None:
-            self._on_change(kept)
+    def _tell(self) -> None:
+        if self._retell is not None:
+            self._retell.cancel()
+            self._retell = None
+        if self._on_change is None:
+            return
+        try:
+            self._on_change()
+        except OSError as error:
+            logger.warning("change of a process not told", extra={"problem": str(error)})
+            self._retell = asyncio.get_running_loop().call_later(RETELL_S, self._tell)
 
 
-async def _end(process: asyncio.subprocess.Process, stop_s: float) -> None:
+async def _end(process: asyncio.subprocess.Process, stop_s: float) -> bool:
+    """End a process; return whether it did."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
-        try:
-            async with asyncio.timeout(stop_s):
-                await process.wait()
-        except TimeoutError:
-            os.killpg(process.pid, signal.SIGKILL)
+    if await _ended(process, stop_s):
+        return True
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return await _ended(process, KILL_S)
+
+
+async def _ended(process: asyncio.subprocess.Process, limit_s: float) -> bool:
+    try:
+        async with asyncio.timeout(limit_s):
             await process.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def _die_with_parent() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nereid_cloud.laptop.supervisor import Kept, Program, Supervisor
+from nereid_cloud.laptop.supervisor import NOT_STARTED, Kept, Program, Supervisor
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(600)")
 DEAF = (
@@ -89,3 +89,46 @@ def test_programs_die_with_a_supervisor_that_is_ended(tmp_path: Path, number: si
     while not is_gone(pid):
         assert time.monotonic() < end, "the program outlived its supervisor"
         time.sleep(0.01)
+
+
+async def test_a_change_that_cannot_be_told_ends_no_supervision_and_is_told_later(tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    async with Supervisor(on_change=(folder / "told").touch) as supervisor:
+        kept = supervisor.add(program(tmp_path))
+        os.kill(await started(kept), signal.SIGKILL)
+        pid = await started(kept, times=2)
+        folder.mkdir()
+        async with asyncio.timeout(10):
+            while not (folder / "told").exists():
+                await asyncio.sleep(0.01)
+    assert is_gone(pid)
+
+
+async def test_a_program_whose_log_cannot_be_opened_is_tried_again(tmp_path: Path) -> None:
+    async with Supervisor() as supervisor:
+        sleeper = Program(name="sleeper", argv=SLEEP, env={}, log=tmp_path / "later" / "log")
+        kept = supervisor.add(sleeper)
+        async with asyncio.timeout(10):
+            while not kept.ends:
+                await asyncio.sleep(0.005)
+        assert kept.code == NOT_STARTED
+        sleeper.log.parent.mkdir()
+        await started(kept)
+
+
+async def test_leaving_ends_the_others_when_one_could_not_be_supervised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = False
+
+    def tell() -> None:
+        if broken:
+            raise RuntimeError("a bug")
+
+    async with Supervisor(on_change=tell) as supervisor:
+        first = await started(supervisor.add(program(tmp_path)))
+        second = await started(supervisor.add(Program(name="2", argv=SLEEP, env={}, log=tmp_path / "2.log")))
+        broken = True
+    assert is_gone(first)
+    assert is_gone(second)
+    assert [record.message for record in caplog.records] == ["process not supervised to its end"] * 2
