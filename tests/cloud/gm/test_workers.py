@@ -87,3 +87,9 @@ def test_a_crash_is_told_by_its_end_and_not_by_the_length_of_the_back_off(ended:
     container = {"state": {"waiting": waiting}, "lastState": {"terminated": ended} if ended else {}}
     worker = edge_worker(replace(WELL, pod=pod(container, ready=False)))
     assert (worker.state, worker.reason, worker.message) == ("failed", "CrashLoopBackOff", told)
+
+
+def test_a_mount_that_fails_is_what_its_service_says() -> None:
+    waiting = {"reason": "FailedMount", "message": "hostPath type check failed: /srv/scripts is not a directory"}
+    worker = edge_worker(replace(WELL, pod=pod({"state": {"waiting": waiting}}, ready=False), status=None))
+    assert (worker.state, worker.reason, worker.message) == ("pending", "FailedMount", waiting["message"])

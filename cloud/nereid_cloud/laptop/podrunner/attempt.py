@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -87,13 +88,21 @@ class Attempt:
 
     @classmethod
     async def start(cls, folder: Path, launch: Launch) -> Self:
-        """Start a container; on return it runs or has ended."""
-        folder.mkdir(parents=True)
-        launch.write(folder / shim.LAUNCH)
-        if launch.log.exists():
-            launch.log.replace(launch.previous)
-        launch.rotated.unlink(missing_ok=True)
-        await asyncio.to_thread(_spawn, folder)
+        """Start a container; on return it runs or has ended.
+
+        Raises:
+            OSError: it could not be started, for instance because the disk is full; its folder is gone again.
+        """
+        try:
+            folder.mkdir(parents=True)
+            launch.write(folder / shim.LAUNCH)
+            if launch.log.exists():
+                launch.log.replace(launch.previous)
+            launch.rotated.unlink(missing_ok=True)
+            await asyncio.to_thread(_spawn, folder)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return await cls.adopt(folder)
 
     @classmethod

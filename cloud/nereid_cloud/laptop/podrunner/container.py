@@ -89,8 +89,13 @@ class Container:
             if stop.asked or not restarts(self._policy, ended) or not await self._back_off(ended, stop):
                 return
 
+    def wait_for(self, reason: str, message: str) -> None:
+        """Show what keeps the container from its first run."""
+        self._show(state=Waiting(reason=reason, message=message))
+
     async def _resume(self) -> Attempt | None:
         """Return the last run that an earlier PodRunner started, or None."""
+        await asyncio.to_thread(self._forget_unstarted)
         numbers = self._numbers()
         if not numbers:
             return None
@@ -108,6 +113,13 @@ class Container:
         logger.info("container adopted", extra={"container": self.name, "pid": attempt.pid, "alive": alive})
         return attempt
 
+    def _forget_unstarted(self) -> None:
+        """Remove runs of which a PodRunner that was killed, or met a full disk, had made no more than the folder."""
+        for number in self._numbers():
+            if not (self._run_folder(number) / shim.LAUNCH).exists():
+                logger.warning("run never started", extra={"container": self.name, "run": number})
+                shutil.rmtree(self._run_folder(number))
+
     async def _outcome(self, number: int) -> Terminated:
         return await (await Attempt.adopt(self._run_folder(number))).ended()
 
@@ -122,7 +134,11 @@ class Container:
             except TemporaryError as error:
                 self._show(state=Waiting(message=str(error)))
             else:
-                return await self._start_as(launch)
+                try:
+                    return await self._start_as(launch)
+                except OSError as error:
+                    self._event("Warning", "Failed", f"Error: {error}")
+                    self._show(state=Waiting(reason="RunContainerError", message=str(error)))
             await stop.wait(self._retry_s)
         return None
 
@@ -134,7 +150,7 @@ class Container:
             last = self.view.state
         attempt = await Attempt.start(self._run_folder(number), launch)
         for old in numbers[:-1]:
-            await asyncio.to_thread(shutil.rmtree, self._run_folder(old))
+            await asyncio.to_thread(shutil.rmtree, self._run_folder(old), ignore_errors=True)
         self._show(state=_running(attempt), last=last, restarts=number, ready=self._ready_at_once(attempt),
                    identity=_identity(attempt))  # fmt: skip
         if attempt.started_at:
@@ -143,6 +159,8 @@ class Container:
         return attempt
 
     async def _until_ended(self, attempt: Attempt, stop: Stop) -> Terminated:
+        if not attempt.alive:
+            return await attempt.ended()
         launch = Launch.read(self._run_folder(self.view.restarts) / shim.LAUNCH)
         ended = asyncio.create_task(attempt.ended(), name=f"{self.name} ended")
         stopping = asyncio.create_task(stop.wait(), name=f"{self.name} stop")
@@ -200,8 +218,8 @@ class Container:
             with Launch.read(self._run_folder(self.view.restarts) / shim.LAUNCH).log.open("rb") as log:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - TERMINATION_MESSAGE_BYTES))
                 return replace(ended, message=log.read().decode(errors="replace"))
-        except OSError:
-            return ended  # the log is gone: the exit code stands alone
+        except (OSError, ValueError):
+            return ended  # the log is gone, or what says where it is: the exit code stands alone
 
     def _ready_at_once(self, attempt: Attempt) -> bool:
         return isinstance(_running(attempt), Running) and "readinessProbe" not in self._spec

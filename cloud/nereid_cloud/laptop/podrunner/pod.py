@@ -117,6 +117,9 @@ class PodWorker:
                 logger.warning("volumes delayed", extra={"problem": str(error)})
             except NereidError as error:
                 self._event("Warning", "FailedMount", str(error))
+                # The kubelet says it in the Event alone; who reads statuses, as the GlobalManager does, is told too.
+                for container in [] if self._any_run() else self._containers:
+                    container.wait_for("FailedMount", str(error))
             else:
                 return True
             await self._stop.wait(_RETRY_S)

@@ -208,8 +208,9 @@ def test_a_missing_host_path_is_failed_mount_until_it_appears(
     volume = {"name": "model", "hostPath": {"path": str(folder), "type": "Directory"}}
     cluster.create(pod("a", PATIENT, volumes=[volume]))
 
-    seen = until(cluster, ref("a"), lambda obj: state(obj).get("waiting", {}).get("reason") == "ContainerCreating")
+    seen = until(cluster, ref("a"), lambda obj: state(obj).get("waiting", {}).get("reason") == "FailedMount")
     assert seen["status"]["phase"] == "Pending"
+    assert str(folder) in state(seen)["waiting"]["message"]
     while not (events := [event for event in cluster.list(EVENT).items if event["reason"] == "FailedMount"]):
         until(cluster, ref("a"), annotated)
     assert str(folder) in events[0]["message"]
