@@ -193,9 +193,9 @@ def api_world(folder: Path) -> Iterator[World]:
 
 
 class _Plane(ControlPlane):
-    """Without the controller that calls Nodes without a kubelet lost: nobody beats for these."""
+    """Without the controllers that call Nodes without a kubelet lost, and that annotate each Node of a large fleet."""
 
-    _arguments: Final = {"controllers": ["--controllers=*,-node-lifecycle-controller"]}
+    _arguments: Final = {"controllers": ["--controllers=*,-node-lifecycle-controller,-ttl-controller"]}
 
     def _run(self, part: str, *arguments: str) -> None:
         super()._run(part, *arguments, *self._arguments.get(part, []))
