@@ -111,6 +111,9 @@ class LocalController:
                         group.create_task(self._folders.run(), name="folders"),
                     ]
                     await self._stop.wait()
+                    # A word after the goodbye would take it back.
+                    for task in work[:2]:
+                        task.cancel()
                     await self._say_goodbye()
                     for task in work:
                         task.cancel()
@@ -156,12 +159,15 @@ class LocalController:
         ).encode()
 
     async def _cloud_connected(self, link: Link) -> None:
-        await link.publish(topics.NODE_ALIVE.of(node=self._node), self._alive("online", link.connections), retain=True)
+        await self._say_online(link)
         self._machine.connected(time.monotonic())
         await self._publish(self._machine.due(time.monotonic()))
         self._repeat_statuses()
         self._relay.cloud_connected()
         self._poked.set()
+
+    async def _say_online(self, link: Link) -> None:
+        await link.publish(topics.NODE_ALIVE.of(node=self._node), self._alive("online", link.connections), retain=True)
 
     async def _edge_connected(self, _: Link) -> None:
         self._tasks.edge_connected()
@@ -277,6 +283,9 @@ class LocalController:
                 logger.debug("not published", extra={"problem": str(error)})
 
     async def _publish(self, due: Due) -> None:
+        if due.heartbeat:
+            # The broker's memory of it can be lost, or be somebody else's.
+            await self._say_online(self._cloud)
         if due.full or due.heartbeat:
             await self._cloud.publish(topics.STATE.of(node=self._node), self._state(full=due.full), retain=True)
         if due.sync:

@@ -5,7 +5,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
+from nereid_shared.errors import MessageInvalid
 from nereid_shared.messages import WorkerInfo
+from nereid_shared.numbering import is_incredible
 
 _REMEMBERED_BOOTS: Final = 16
 
@@ -29,10 +31,17 @@ class WorkerView:
     _numbers: OrderedDict[str, int] = field(default_factory=OrderedDict)
 
     def take(self, info: WorkerInfo) -> bool:
-        """Take a message; returns whether it counted."""
+        """Take a message; returns whether it counted.
+
+        Raises:
+            MessageInvalid: its number cannot be the worker's.
+        """
         if info.status == "offline":
             return self._take_will(info)
-        if info.number <= self._numbers.get(info.boot, -1):
+        last = self._numbers.get(info.boot, -1)
+        if is_incredible(info.number, last=max(last, 0)):
+            raise MessageInvalid(f"number {info.number} after {last} of boot {info.boot}: not believed")
+        if info.number <= last:
             return False
         self._numbers[info.boot] = info.number
         self._numbers.move_to_end(info.boot)

@@ -257,6 +257,17 @@ async def test_an_unchanged_status_is_repeated_at_the_heartbeat(lab: Lab, gm: Gm
     assert gm.statuses[-1].update_time
 
 
+async def test_presence_is_repeated_at_the_heartbeat_and_withdrawn_last(lab: Lab, gm: GmPeer) -> None:
+    async with lab.controller(heartbeat_s=0.1):
+        await gm.until(lambda: gm.alive and gm.alive[-1].status == "online")
+        forged = replace(gm.alive[-1], status="offline")
+        await gm.link.publish(topics.NODE_ALIVE.of(node=NODE), forged.encode(), retain=True)
+        await gm.until(lambda: "offline" in [one.status for one in gm.alive])
+        await gm.until(lambda: gm.alive[-1].status == "online")
+    await gm.until(lambda: gm.alive[-1].status == "offline")
+    assert gm.alive[-1].connection == 1
+
+
 async def test_a_worker_that_dies_is_noticed_and_comes_back(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:
     stored(lab, document(SERVICE))
     async with lab.controller():

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from typing import Literal
 
+import pytest
+
 from nereid_edge.workers import WorkerView
+from nereid_shared.errors import MessageInvalid
 from nereid_shared.messages import WorkerInfo
 
 
@@ -85,3 +88,11 @@ def test_a_worker_that_connects_again_is_no_longer_lost() -> None:
 
 def test_a_remembered_will_alone_says_that_the_worker_is_lost() -> None:
     assert view(info("a", 0, "offline")).lost
+
+
+def test_a_number_that_no_boot_reaches_is_refused_and_the_next_is_heard() -> None:
+    made = view(info("a", 5))
+    for boot in ("a", "b"):
+        with pytest.raises(MessageInvalid, match="not believed"):
+            made.take(info(boot, 2**53))
+    assert made.take(info("a", 6))

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from nereid_shared.errors import MessageInvalid
 from nereid_shared.messages import NodeAlive, NodeState, TaskState, TaskStatus, WorkerInfo
+from nereid_shared.numbering import is_incredible
 from nereid_shared.times import rfc3339
 
 
@@ -19,7 +21,8 @@ class NodeView:
 
     Attributes:
         heard_at: monotonic time of the last live message; None where only retained ones came.
-        online: by birth and will; a will of an earlier connection does not count.
+        online: by birth and will, and by whatever else it says: `alive` can be lost, or come from somebody else. A
+            will of an earlier connection does not count.
         tasks: from the last full `state`, by uid.
         statuses: the last status of each task, by uid; `reported_at` has the monotonic times of their arrival.
         left_at: monotonic time of the will, or of the goodbye; None where it was remembered by the broker.
@@ -65,8 +68,13 @@ class NodeView:
         return True
 
     def on_state(self, state: NodeState, *, retained: bool, now: float) -> bool:
-        """Take the acknowledgement; returns whether it was in order."""
+        """Take the acknowledgement; returns whether it was in order.
+
+        Raises:
+            MessageInvalid: its number cannot be the node's.
+        """
         current = self.state
+        _check_number(state, current)
         if current is not None and state.boot == current.boot and state.number <= current.number:
             return False
         if current is not None and state.boot != current.boot and retained:
@@ -80,8 +88,13 @@ class NodeView:
         return True
 
     def on_status(self, uid: str, status: TaskStatus, *, now: float) -> bool:
-        """Take a task's status; returns whether it was in order. That the node was heard is said apart."""
+        """Take a task's status; returns whether it was in order. That the node was heard is said apart.
+
+        Raises:
+            MessageInvalid: its number cannot be the node's.
+        """
         current = self.statuses.get(uid)
+        _check_number(status, current)
         if current is not None and status.boot == current.boot and status.number <= current.number:
             return False
         self.statuses[uid], self.reported_at[uid] = status, now
@@ -98,6 +111,7 @@ class NodeView:
             self._boot = self._boot or boot
             return
         self.heard_at = now
+        self.online = self.online or boot not in self._former_boots
         if boot != self._boot:
             # A boot that another one had replaced speaks again: a cloned disk, or a name given twice.
             self.duplicate = self.duplicate or boot in self._former_boots
@@ -162,7 +176,7 @@ class Observed:
         if not self.linked():
             return "the GlobalManager has no connection to the cloud broker"
         view = self.nodes.get(name)
-        if view is None or view.alive is None:
+        if view is None or (view.alive is None and view.heard_at is None):
             return "its LocalController was never heard"
         if not view.online:
             since = "" if view.left_at is None else f" since {self.time_of(view.left_at)}"
@@ -188,19 +202,31 @@ class Observed:
                 view.forget(uid)
 
     def on_cloud_info(self, service: str, pod: str, info: WorkerInfo | None) -> bool:
-        """Take a cloud worker's word, None where its topic was cleared; returns whether it counted."""
+        """Take a cloud worker's word, None where its topic was cleared; returns whether it counted.
+
+        Raises:
+            MessageInvalid: its number cannot be the worker's.
+        """
         if info is None:
             pods = self.cloud.get(service, {})
             was_there = pods.pop(pod, None) is not None
             if not pods:
                 self.cloud.pop(service, None)
             return was_there
-        pods = self.cloud.setdefault(service, {})
-        current = pods.get(pod)
+        current = self.cloud.get(service, {}).get(pod)
+        _check_number(info, current)
         is_will = info.status == "offline"
         if current is not None and info.boot != current.boot and is_will:
             return False
         if current is not None and info.boot == current.boot and info.number < current.number and not is_will:
             return False
-        pods[pod] = info
+        self.cloud.setdefault(service, {})[pod] = info
         return True
+
+
+def _check_number(
+    said: NodeState | TaskStatus | WorkerInfo, former: NodeState | TaskStatus | WorkerInfo | None
+) -> None:
+    last = former.number if former is not None and former.boot == said.boot else 0
+    if is_incredible(said.number, last=last):
+        raise MessageInvalid(f"number {said.number} after {last} of boot {said.boot}: not believed")

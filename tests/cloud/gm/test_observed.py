@@ -2,7 +2,10 @@
 from datetime import UTC, datetime
 from typing import Literal
 
+import pytest
+
 from nereid_cloud.gm.observed import NodeView, Observed
+from nereid_shared.errors import MessageInvalid
 from nereid_shared.messages import NodeAlive, NodeState, TaskState, TaskStatus, WorkerInfo
 
 
@@ -163,3 +166,52 @@ def test_a_cloud_workers_will_counts_only_for_its_own_boot() -> None:
     assert seen.cloud["s"]["p"].status == "offline"
     assert seen.on_cloud_info("s", "p", None)
     assert not seen.cloud
+
+
+def test_a_live_word_heals_an_absence_that_was_forged() -> None:
+    view = NodeView()
+    view.on_alive(alive("online"), retained=False, now=0.0)
+    view.on_alive(alive("offline"), retained=False, now=1.0)
+    view.on_state(state(number=1), retained=True, now=2.0)
+    assert not view.is_observable(2.0, timeout_s=90)
+    view.on_state(state(number=2), retained=False, now=3.0)
+    assert view.is_observable(3.0, timeout_s=90)
+
+
+def test_a_node_whose_presence_the_broker_lost_is_there_by_its_word() -> None:
+    seen = Observed(timeout_s=10, clock=Clock(), born=NOON)
+    view = seen.speaker("e")
+    view.on_state(state(), retained=True, now=100.0)
+    assert seen.absence("e") == "its LocalController was never heard"
+    view.heard("b", retained=False, now=100.0)
+    assert (seen.is_observable("e"), seen.absence("e"), seen.is_unheard("e")) == (True, "", False)
+    seen.clock.now += 11  # type: ignore[attr-defined]
+    assert seen.absence("e").startswith("its LocalController is silent since")
+
+
+def test_a_boot_that_was_replaced_does_not_make_its_node_present() -> None:
+    view = NodeView()
+    for boot in ("one", "two"):
+        view.on_state(state(boot=boot), retained=False, now=0.0)
+    view.on_alive(alive("offline", boot="two"), retained=False, now=1.0)
+    view.heard("one", retained=False, now=2.0)
+    assert not view.online
+
+
+def test_a_number_that_no_boot_reaches_is_refused_and_the_next_is_heard() -> None:
+    seen = Observed(timeout_s=90, clock=lambda: 0.0)
+    view = seen.speaker("e")
+    for last in (0, 7):
+        if last:
+            view.on_state(state(number=last), retained=False, now=0.0)
+            view.on_status("u", TaskStatus(phase="p", status="running", boot="b", number=last), now=0.0)
+            seen.on_cloud_info("s", "p", info("running", number=last))
+        with pytest.raises(MessageInvalid, match="not believed"):
+            view.on_state(state(number=2**53), retained=False, now=0.0)
+        with pytest.raises(MessageInvalid, match="not believed"):
+            view.on_status("u", TaskStatus(phase="p", status="failed", boot="b", number=2**53), now=0.0)
+        with pytest.raises(MessageInvalid, match="not believed"):
+            seen.on_cloud_info("s", "p", info("offline", number=2**53))
+    assert view.on_state(state(number=8), retained=False, now=1.0)
+    assert view.on_status("u", TaskStatus(phase="p", status="running", boot="b", number=8), now=1.0)
+    assert seen.on_cloud_info("s", "p", info("running", number=8))
