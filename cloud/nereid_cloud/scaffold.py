@@ -6,6 +6,7 @@ Models are looked into by a worker's process (``python -m nereid_worker.predict`
 
 import csv
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -27,8 +28,9 @@ GOLDEN: Final = 3
 GOLDEN_TOLERANCE: Final = 0.01
 BUDGET: Final = "0.2"
 THRESHOLD: Final = "0.2"
-FPS: Final = "20"
-"""A camera's pace, so that one can watch, and cut a link, before the pictures are through."""
+MAX_FPS: Final = 20.0
+LASTS_S: Final = 120.0
+"""So that one can watch, and cut a link, before the pictures are through."""
 
 
 ColorOrder = Literal["RGB", "BGR", "GRAY"]
@@ -67,6 +69,11 @@ class Answers:
     normalization: str
     labels: list[str]
     output: OutputKind
+
+
+def pace(pictures: int) -> str:
+    """Return the frames per second, as text, at which so many pictures last `LASTS_S` or longer."""
+    return f"{min(MAX_FPS, math.floor(pictures / LASTS_S * 1000) / 1000):g}"
 
 
 def look_into(model: Path) -> Tensors:
@@ -211,8 +218,11 @@ class Scaffold:
                 writer.writerow([str(place)])
         return index
 
-    def write_manifest(self, *, little: Path, big: Path, index: Path, edge_node: str, cloud_node: str) -> None:
-        """Write the manifest of the whole service."""
+    def write_manifest(
+        self, *, pictures: int, little: Path, big: Path, index: Path, edge_node: str, cloud_node: str
+    ) -> None:
+        """Write the manifest of the whole service, whose worker is some minutes busy with so many `pictures`."""
+        fps = pace(pictures)
         documents = [
             self._model("little", little), self._model("big", big),
             {
@@ -229,7 +239,7 @@ class Scaffold:
                             "name": "Margin", "budget": BUDGET,
                             "parameters": [{"key": "threshold", "value": THRESHOLD}],
                         },
-                        "workerSpec": {**_builtin(), "parameters": [{"key": "fps", "value": FPS}]},
+                        "workerSpec": {**_builtin(), "parameters": [{"key": "fps", "value": fps}]},
                     },
                     "cloudWorker": {
                         "name": "big", "model": {"name": f"{self.name}-big"}, "nodeName": cloud_node,
@@ -238,7 +248,12 @@ class Scaffold:
                 },
             },
         ]  # fmt: skip
-        self.manifest.write_text(yaml.safe_dump_all(documents, sort_keys=False))
+        text = yaml.safe_dump_all(documents, sort_keys=False)
+        minutes = f"{pictures / float(fps) / 60:.0f} minutes"
+        self.manifest.write_text(
+            f"# fps {fps}: the {pictures} pictures last {minutes}, so that one can watch.\n"
+            f"# Rows added to {index} are read too, also when all is through.\n{text}"
+        )
 
     def _model(self, role: str, folder: Path) -> dict[str, Any]:
         card = Card.load(folder)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from nereid_cloud import scaffold
+from nereid_cloud.cli.problems import note
 from nereid_cloud.scaffold import NORMALIZATIONS, Answers, Scaffold, Tensors
 from nereid_shared.errors import NereidError, UserError
 
@@ -49,7 +50,12 @@ def new(
             _show(role, made.try_out(folder, pictures))
         index = made.add_pictures(images, pictures)
         made.write_manifest(
-            little=folders["little"], big=folders["big"], index=index, edge_node=node, cloud_node=cloud_node
+            pictures=len(pictures),
+            little=folders["little"],
+            big=folders["big"],
+            index=index,
+            edge_node=node,
+            cloud_node=cloud_node,
         )
     except NereidError:
         shutil.rmtree(made.folder)
@@ -94,17 +100,32 @@ def _answer(flag: str, role: str, given: str, before: dict[str, str], tensors: T
     what, choices = _QUESTIONS.get(flag, (f"the {tensors.classes} labels, as a file or a,b,c", ()))
     if tensors.channels == 1:
         choices = tuple(choice for choice in choices if choice != "imagenet")
+    problem = _problem(flag, given, choices, tensors)
+    if given and problem is not None:
+        raise problem
     if not given and not sys.stdin.isatty():
         one_of = f" ({' | '.join(choices)})" if choices else ""
         raise UserError(f"the {role} model's tensors do not tell {what}", where=flag, mend=f"Give {flag}{one_of}")
+    hint = f" [{' | '.join(choices)}]" if choices else ""
     while not given:
-        hint = f" [{' | '.join(choices)}]" if choices else ""
         given = typer.prompt(f"{role}: {what}{hint}", default=before.get(flag), err=True)
-        if choices and given not in choices:
+        problem = _problem(flag, given, choices, tensors)
+        if problem is not None:
+            note(str(problem))
             given = ""
-    if choices and given not in choices:
-        raise UserError(f"{given!r} is none of {', '.join(choices)}", where=flag)
     return given
+
+
+def _problem(flag: str, given: str, choices: tuple[str, ...], tensors: Tensors) -> UserError | None:
+    """Return what is wrong with an answer."""
+    if choices:
+        wrong = UserError(f"{given!r} is none of {', '.join(choices)}", where=flag)
+        return None if given in choices else wrong
+    try:
+        scaffold.read_labels(given, classes=tensors.classes)
+    except UserError as error:
+        return error
+    return None
 
 
 def _show(role: str, rows: list[dict[str, Any]]) -> None:

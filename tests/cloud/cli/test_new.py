@@ -2,10 +2,13 @@
 """``nereid new``: two models and a folder become manifests that the cluster accepts."""
 
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ import yaml
 from nereid_cloud import data
 from nereid_cloud.cluster.kinds import NAMESPACE
 from nereid_cloud.cluster.local import LocalCluster
+from nereid_cloud.scaffold import pace
 
 pytestmark = pytest.mark.slow  # each test starts processes
 
@@ -57,6 +61,7 @@ def test_it_writes_cards_and_manifests_that_the_cluster_takes(own: Path) -> None
     paths = index.read_text().splitlines()[1:]
     assert len(paths) == 8
     assert all((index.parent / path).is_file() for path in paths)
+    assert "# fps 0.066: the 8 pictures last 2 minutes" in (own / "mine" / "mine.yaml").read_text()
 
 
 def test_the_cards_hold_golden_outputs_that_the_models_reproduce(own: Path) -> None:
@@ -74,6 +79,39 @@ def test_a_card_beside_the_model_is_taken_and_nothing_asked(own: Path) -> None:
         shutil.copy(digits / role / "model.json", own / role)
         shutil.copytree(digits / role / "golden", own / role / "golden")
     assert new(own).returncode == 0
+
+
+@pytest.mark.parametrize(("pictures", "fps"), [(8, "0.066"), (120, "1"), (1530, "12.75"), (100_000, "20")])
+def test_a_small_folder_is_read_slowly_enough_to_watch(pictures: int, fps: str) -> None:
+    assert pace(pictures) == fps
+
+
+def test_at_the_prompt_a_refusal_says_why_and_asks_that_again(own: Path) -> None:
+    answers = ["0..2", "0..1", "logit", "logits", "a,b", ANSWERS[3], "", "", ""]
+    said, code = at_a_terminal(own, answers)
+    assert code == 0, said
+    for words in ("'0..2' is none of 0..1, ", "'logit' is none of logits, ", "2 labels for 10 classes"):
+        assert said.count(words) == 1
+    assert said.count("little: what the model takes pixels as") == 2
+
+
+def at_a_terminal(own: Path, answers: list[str]) -> tuple[str, int]:
+    """Answer the questions of ``nereid new`` on a terminal; return what it showed, and its exit code."""
+    ours, its = pty.openpty()
+    argv = [
+        sys.executable, "-m", "nereid_cloud.cli", "new", "mine", "--little", "little/little.tflite",
+        "--big", "big/big.tflite", "--images", "pictures",
+    ]  # fmt: skip
+    with subprocess.Popen(argv, cwd=own, stdin=its, stdout=its, stderr=its) as process:
+        os.close(its)
+        os.write(ours, "".join(f"{answer}\n" for answer in answers).encode())
+        said = b""
+        with suppress(OSError):  # the terminal's end, as Linux says it
+            while some := os.read(ours, 65536):
+                said += some
+        code = process.wait(60)
+    os.close(ours)
+    return said.decode(), code
 
 
 @pytest.mark.parametrize(
