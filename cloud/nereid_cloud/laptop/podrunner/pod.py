@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from nereid_cloud.cluster.kinds import CONFIG_MAP, ref_of
 from nereid_cloud.cluster.local_logs import LOG_FOLDER
 from nereid_cloud.cluster.port import Cluster, Kind, Object, Ref
-from nereid_cloud.laptop.podrunner.attempt import Launch
+from nereid_cloud.laptop.podrunner.attempt import LOCK, Attempt, Launch
 from nereid_cloud.laptop.podrunner.container import Container
 from nereid_cloud.laptop.podrunner.launch import CannotCreate, resolve
 from nereid_cloud.laptop.podrunner.report import EventType, Reporter
@@ -61,9 +61,19 @@ class PodWorker:
         self._gone = True
         self._stop.ask(self._grace_s)
 
-    def shut_down(self) -> None:
-        """Stop the containers, and leave the Pod to the next PodRunner."""
-        self._stop.ask(self._grace_s)
+    def shut_down(self, longest_s: float) -> None:
+        """Stop the containers within `longest_s` or their own grace period, and leave the Pod to the next PodRunner."""
+        self._stop.ask(min(self._grace_s, longest_s))
+
+    async def kill(self) -> None:
+        """Kill every process that its containers have; for when stopping them failed."""
+        for lock in self.folder.glob(f"containers/*/*/{LOCK}"):
+            attempt = await Attempt.adopt(lock.parent)
+            try:
+                attempt.kill()
+                await attempt.ended()
+            finally:
+                attempt.close()
 
     def resync(self) -> None:
         """Write the status again where the API has another, such as what a node controller wrote of a lost node."""

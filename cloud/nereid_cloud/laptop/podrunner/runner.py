@@ -13,11 +13,15 @@ from nereid_cloud.laptop.podrunner.node import NodeAgent
 from nereid_cloud.laptop.podrunner.pod import PodWorker, folder_of
 from nereid_cloud.laptop.podrunner.report import Reporter
 from nereid_cloud.laptop.podrunner.settings import Settings
+from nereid_cloud.laptop.podrunner.stop import Stop
 from nereid_shared.errors import UserError
 
 _RESYNC_S = 10.0
 _RESTART_S = 5.0
 _LAST_REPORTS_S = 5.0
+# With the last reports and the kills less than the 20 s that whoever supervises the PodRunner gives it.
+_SHUT_DOWN_S = 10.0
+_KILL_S = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +40,7 @@ class PodRunner:
         self._node = NodeAgent(cluster, settings)
         self._workers: dict[str, PodWorker] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._leaving = Stop()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Run Pods until `stopping` is set; then stop them, or leave them running with `Settings.keep_pods`.
@@ -78,11 +83,14 @@ class PodRunner:
 
     async def _supervise(self, uid: str, worker: PodWorker) -> None:
         while True:
+            is_last = self._leaving.asked
             try:
                 await worker.run()
             except Exception:
                 logger.exception("pod worker failed", extra={"pod": worker.folder.name})
-                await asyncio.sleep(_RESTART_S)
+                if is_last:
+                    return
+                await self._leaving.wait(_RESTART_S)
             else:
                 break
         del self._workers[uid], self._tasks[uid]
@@ -120,18 +128,32 @@ class PodRunner:
                 worker.resync()
 
     async def _leave(self) -> None:
+        """Stop the Pods and tell the API so, as far as both can be done in bounded time."""
+        end = asyncio.get_running_loop().time() + _LAST_REPORTS_S
         tasks = list(self._tasks.values())
-        if self._settings.keep_pods:
-            for task in tasks:
-                task.cancel()
-        else:
+        if not self._settings.keep_pods:
+            end += _SHUT_DOWN_S
+            self._leaving.ask(_SHUT_DOWN_S)
             for worker in self._workers.values():
-                worker.shut_down()
-        if tasks:
-            await asyncio.wait(tasks)
+                worker.shut_down(_SHUT_DOWN_S)
+            if tasks:
+                await asyncio.wait(tasks, timeout=_SHUT_DOWN_S + _LAST_REPORTS_S)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if not self._settings.keep_pods:
+            await asyncio.gather(*(self._kill(worker) for worker in self._workers.values()))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_REPORTS_S):
+            async with asyncio.timeout_at(end):
                 await self._reporter.settled()
+
+    async def _kill(self, worker: PodWorker) -> None:
+        """End what a Pod that could not be stopped in good order has left."""
+        try:
+            async with asyncio.timeout(_KILL_S):
+                await worker.kill()
+        except (OSError, ValueError) as error:  # among them the TimeoutError
+            logger.error("processes of a pod left", extra={"pod": worker.folder.name, "problem": repr(error)})
 
 
 @contextlib.contextmanager

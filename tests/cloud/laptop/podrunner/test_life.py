@@ -261,3 +261,40 @@ def _wait_for_run(obj: Object, number: int) -> int:
         time.sleep(0.01)
     started: dict[str, int] = json.loads(record.read_text())
     return started["pid"]
+
+
+def test_a_run_of_which_only_the_folder_was_made_never_was(cluster: LocalCluster, runners: Runners) -> None:
+    cluster.create(pod("a", PATIENT))
+    first = runners()
+    seen = until(cluster, ref("a"), lambda obj: running(obj) and annotated(obj))
+    first.kill()
+    shim = os.pidfd_open(_shim_of(seen))
+    signal.pidfd_send_signal(shim, signal.SIGKILL)
+    assert _ended(shim)
+    # What a disk that is full at that moment, or a kill, leaves of the next start.
+    _run_folder(seen).with_name("1").mkdir()
+
+    runners()
+
+    now = until(cluster, ref("a"), lambda obj: running(obj) and container(obj)["restartCount"] == 1)
+    assert pid(now) != pid(seen)
+    cluster.delete(ref("a"))
+    until_gone(cluster, ref("a"))
+
+
+def test_a_podrunner_ends_with_all_its_processes_when_a_pod_cannot_be_stopped(
+    cluster: LocalCluster, runners: Runners
+) -> None:
+    cluster.create(pod("a", PATIENT))
+    first = runners()
+    seen = until(cluster, ref("a"), lambda obj: running(obj) and annotated(obj))
+    first.kill()
+    _run_folder(seen).with_name("not a run").mkdir()
+    second = runners()
+    end = time.monotonic() + 10
+    while "pod worker failed" not in (second.state / "podrunner.log").read_text():
+        assert time.monotonic() < end, "the second PodRunner does not mind"
+        time.sleep(0.01)
+
+    assert second.stop() == 0
+    assert not alive(pid(seen))
