@@ -14,15 +14,21 @@ from typing import Final
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.local_store import check
 from nereid_cloud.cluster.opening import DATABASE
-from nereid_cloud.laptop import statelock
+from nereid_cloud.laptop import remains, statelock
 from nereid_cloud.laptop.readiness import Progress, Signs, until_up
 from nereid_cloud.laptop.supervisor import Kept, Supervisor
 from nereid_cloud.laptop.system import Ports, System, edge_nodes
-from nereid_shared.errors import UserError
+from nereid_shared.errors import NereidError, UserError
 
 PIDS: Final = "pids.json"
 POLL_S: Final = 0.1
 DOWN_S: Final = 60.0
+LAST_S: Final = 2.0
+"""How long a process may outlive the system: a kill takes a moment."""
+
+
+class StillRunning(NereidError):
+    """A system, or a process of it, that did not end when it was told to."""
 
 
 @contextlib.asynccontextmanager
@@ -78,17 +84,28 @@ def stop(state: Path) -> None:
     """End the system that runs on a state folder, and wait until it is gone.
 
     Raises:
-        UserError: none runs there, or it does not end.
+        UserError: none runs there.
+        StillRunning: it does not end, or not with all its processes.
     """
     if not statelock.is_held(state):
         raise UserError("no system runs there", where=str(state))
     owner = statelock.owner(state)
+    if not owner:
+        raise StillRunning(f"{state}: a system runs there, but its file `owner` does not say which process it is")
+    processes = {process.pid: process for process in remains.below(owner)}
     os.kill(owner, signal.SIGTERM)
     end = time.monotonic() + DOWN_S
     while statelock.is_held(state):
         if time.monotonic() > end:
-            raise UserError(f"process {owner} does not end", where=str(state), mend="Look at its logs folder")
+            raise StillRunning(f"{state}: process {owner} does not end; look at its logs folder")
+        processes |= {process.pid: process for process in remains.below(owner)}  # one that was just starting
+        time.sleep(POLL_S)
+    end = time.monotonic() + LAST_S
+    while left := [process for process in processes.values() if process.is_alive]:
+        if time.monotonic() > end:
+            lines = [f"  {process.pid}  {process.command}" for process in left]
+            raise StillRunning("\n".join([f"{state}: the system ended, but not these processes of it:", *lines]))
         time.sleep(POLL_S)
 
 
-__all__ = ["Kept", "Progress", "running", "stop"]
+__all__ = ["Kept", "Progress", "StillRunning", "running", "stop"]
