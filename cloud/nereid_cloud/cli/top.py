@@ -20,6 +20,7 @@ from nereid_cloud.laptop.system import System
 from nereid_shared.errors import UserError
 
 EVERY_S: Final = 0.5
+SAMPLE_S: Final = 1.0
 _PLAIN_WIDTH: Final = 200
 
 
@@ -39,6 +40,9 @@ def top(
     lookout, table = Lookout(system, cluster, ref, nodes=system.nodes), LiveTable()
     console = Console()
     if once or not console.is_terminal:
+        # Rates are since the look before.
+        table.of(lookout.view(ref.name), width=_PLAIN_WIDTH)
+        time.sleep(SAMPLE_S)
         Console(width=_PLAIN_WIDTH).print(table.of(lookout.view(ref.name), width=_PLAIN_WIDTH))
         return
     # Not as for other commands: the table has hidden the cursor, and gives it back.

@@ -22,6 +22,9 @@ WIDE: Final = 140
 RECENT: Final = 100
 """Latencies are those of so many last samples, so that a cut shows."""
 
+_WHOLE: Final = 10.0
+"""Frames a second from which on tenths say nothing."""
+
 _LINK_STYLE: Final = {"up": "green", "slow": "yellow", "cut": "bold red"}
 
 
@@ -49,7 +52,8 @@ class LiveTable:
         answered = [one for one in hard if one.is_answered]
         yield node
         yield f"[{_LINK_STYLE.get(link['mode'], '')}]{link['mode']}[/]" if link["mode"] else ""
-        yield f"{self._rate(node, len(said), view.at_s):.0f}"
+        rate = self._rate(node, len(said), view.at_s)
+        yield f"{rate:.{0 if rate >= _WHOLE else 1}f}"
         yield str(len(said))
         yield str(len(hard))
         yield str(len(answered))
