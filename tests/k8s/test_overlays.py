@@ -141,3 +141,26 @@ def test_the_nodes_own_broker_is_used_where_that_is_asked_for(tmp_path: Path) ->
     assert "--edge-broker=mqtt://127.0.0.1:1883" in arguments(node, "local-controller", found)
     gm = pod_of(one(found, "Deployment", "nereid-gm"))
     assert "--edge-broker=mqtt://127.0.0.1:1883" in arguments(gm, "gm", found)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_hangs_is_started_anew_and_probed_where_it_listens(overlay: str) -> None:
+    found = objects(overlay)
+    for kind, name in WORKLOADS:
+        for container in pod_of(one(found, kind, name))["containers"]:
+            probes = {
+                key: container[key] for key in ("livenessProbe", "readinessProbe", "startupProbe") if key in container
+            }
+            assert "livenessProbe" in probes
+            paths = {key: probe["httpGet"]["path"] for key, probe in probes.items() if "httpGet" in probe}
+            if "mosquitto" in container["command"]:
+                assert all("tcpSocket" in probe for probe in probes.values())
+            else:
+                assert paths["livenessProbe"] == "/livez"
+                assert paths["readinessProbe"] == "/readyz"
+            ports = {port["name"]: port["containerPort"] for port in container.get("ports", ())}
+            for probe in probes.values():
+                asked = (probe.get("httpGet") or probe["tcpSocket"])["port"]
+                port = ports[asked] if isinstance(asked, str) else asked
+                health = [arg.rpartition(":")[2] for arg in container["args"] if arg.startswith("--health=")]
+                assert health in ([], [str(port)])
