@@ -6,6 +6,7 @@ crash has the sample sent, and answered, once more.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -22,10 +23,15 @@ MAX_KEPT_ANSWERS: Final = 1000
 
 
 class Answers:
-    """Hands answers to the edge broker."""
+    """Hands answers to the edge broker.
 
-    def __init__(self, store: OutboxStore) -> None:
-        self._store = store
+    Args:
+        store: where those are kept that no worker takes.
+        clock: the LC's time.
+    """
+
+    def __init__(self, store: OutboxStore, *, clock: Callable[[], float]) -> None:
+        self._store, self._clock = store, clock
         self._edge: Link | None = None
 
     def attach(self, edge: Link) -> None:
@@ -68,7 +74,12 @@ class Answers:
                 return
             if answer.key not in service.flying:
                 del service.kept[answer.key]
-                self._store.put(service.count({"undelivered": 1}, [drop_answer(service.id, answer.key)]))
+                counts = {"undelivered": 1, **self._newly_late(answer)}
+                self._store.put(service.count(counts, [drop_answer(service.id, answer.key)]))
+
+    def _newly_late(self, answer: AnswerRecord) -> dict[str, int]:
+        """Return what is to be counted of an answer that came in time and whose deadline has passed since."""
+        return {"late": 1} if not answer.came_late and self._clock() > answer.deadline else {}
 
     def _acked(self, service: Service, answer: AnswerRecord, end: Change, code: int | None) -> None:
         service.flying.discard(answer.key)
@@ -84,7 +95,12 @@ class Answers:
             elif answer.key not in service.kept:
                 counts = {"undelivered": 1}
         else:
-            counts = {"undelivered": 1} if code != DELIVERED else {"corrected": 1} if answer.late else {}
+            # Judged again: an answer that came in time, and waited here for its worker, is a correction to it.
+            counts = self._newly_late(answer)
+            if code != DELIVERED:
+                counts["undelivered"] = 1
+            elif counts or answer.came_late:
+                counts["corrected"] = 1
             if service.kept.pop(answer.key, None) is not None:
                 statements = [drop_answer(service.id, answer.key)]
         more = service.count(counts, statements)

@@ -10,7 +10,7 @@ from nereid_edge.rows import Row, SampleKey
 _INSERT: Final = "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _DELETE: Final = "DELETE FROM samples WHERE service = ? AND stream = ? AND seq = ?"
 _TRIED: Final = "UPDATE samples SET attempts = ?, sent = ? WHERE service = ? AND stream = ? AND seq = ?"
-_KEEP_ANSWER: Final = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
+_KEEP_ANSWER: Final = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)"
 _DROP_ANSWER: Final = "DELETE FROM answers WHERE service = ? AND stream = ? AND seq = ?"
 _MARK_DELETED: Final = "INSERT OR REPLACE INTO deleted VALUES (?, ?)"
 _UNMARK_DELETED: Final = "DELETE FROM deleted WHERE service = ?"
@@ -35,13 +35,22 @@ class StreamRecord(NamedTuple):
 
 
 class AnswerRecord(NamedTuple):
-    """An answer that no worker has taken yet; `since` when it came, in the LC's time."""
+    """An answer that no worker has taken yet.
+
+    `since` is when it came, `deadline` when the caller stops waiting for it; both in the LC's time. What the cloud said
+    instead of an answer is never late: its deadline is infinite.
+    """
 
     service: str
     key: SampleKey
-    late: bool
     since: float
+    deadline: float
     body: bytes
+
+    @property
+    def came_late(self) -> bool:
+        """Whether it came after its deadline, and was counted as late then."""
+        return self.since > self.deadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +118,10 @@ def tried(service: str, row: Row) -> Statement:
 
 def keep_answer(answer: AnswerRecord) -> Statement:
     """Return the statement that stores an answer until a worker takes it."""
-    return _KEEP_ANSWER, (answer.service, answer.key.stream, answer.key.seq, answer.late, answer.body, answer.since)
+    key = answer.key
+    return _KEEP_ANSWER, (
+        answer.service, key.stream, key.seq, answer.came_late, answer.body, answer.since, answer.deadline,
+    )  # fmt: skip
 
 
 def drop_answer(service: str, key: SampleKey) -> Statement:

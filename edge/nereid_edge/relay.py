@@ -9,6 +9,7 @@ module never decides what is sent or dropped: `nereid_edge.outbox` does.
 import asyncio
 import contextlib
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -85,7 +86,7 @@ class Relay:
         self.clock = UpClock(loaded.clock)
         self._node, self._store, self._loaded = node, store, loaded
         self._services: dict[str, Service] = {}
-        self._answers, self._acceptance = Answers(store), Acceptance()
+        self._answers, self._acceptance = Answers(store, clock=self.clock), Acceptance()
         self._deleted = Deleted(store, folders)
         self._cloud: Link | None = None
         self._cloud_up = False
@@ -218,8 +219,7 @@ class Relay:
             counts["duplicates"] = 1
             self._count(service, counts, lazily=True)
             return
-        late = not reason and now > row.deadline
-        answer = AnswerRecord(service.id, key, late, now, message.payload)
+        answer = AnswerRecord(service.id, key, now, math.inf if reason else row.deadline, message.payload)
         if not row.sent:
             # Answered before the broker's PUBACK came, or sent by a process that did not live to write it.
             counts["sent"] = 1
@@ -230,7 +230,7 @@ class Relay:
         else:
             seconds = now - row.deadline + service.settings.deadline_s
             counts |= {"answered": 1, f"{ledger.CLOUD}{histogram.bucket(seconds)}": 1}
-            counts |= {"late": 1} if late else {}
+            counts |= {"late": 1} if answer.came_late else {}
             counts |= {"changed": 1} if result.label != row.label else {}
         service.bodies.pop(key, None)
         self._answers.publish(service, answer, service.count(counts, [delete(service.id, key)]))

@@ -42,13 +42,19 @@ CREATE TABLE IF NOT EXISTS streams (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS answers (
     service TEXT NOT NULL, stream TEXT NOT NULL, seq INTEGER NOT NULL, late INTEGER NOT NULL, body BLOB NOT NULL,
-    since REAL NOT NULL DEFAULT 0, PRIMARY KEY (service, stream, seq)
+    since REAL NOT NULL DEFAULT 0, deadline REAL NOT NULL DEFAULT 9e999, PRIMARY KEY (service, stream, seq)
 );
 CREATE TABLE IF NOT EXISTS deleted (service TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS clock (one INTEGER PRIMARY KEY CHECK (one = 1), seconds REAL NOT NULL);
 """
-# For a file that was made before answers had an age.
-_SINCE: Final = "ALTER TABLE answers ADD COLUMN since REAL NOT NULL DEFAULT 0"
+# For a file that was made before answers had an age, and a deadline: then what was not late is never late.
+_ADDED: Final = {
+    "since": "ALTER TABLE answers ADD COLUMN since REAL NOT NULL DEFAULT 0",
+    "deadline": """
+        ALTER TABLE answers ADD COLUMN deadline REAL NOT NULL DEFAULT 9e999;
+        UPDATE answers SET deadline = since - 1 WHERE late;
+    """,
+}
 _COUNT: Final = (
     "INSERT INTO counters VALUES (?, ?, ?) ON CONFLICT (service, name) DO UPDATE SET value = value + excluded.value"
 )
@@ -91,8 +97,10 @@ class OutboxStore:
         self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
         with self._translated(), closing(self._connect()) as connection:
             connection.executescript(_SCHEMA)
-            if not any(name == "since" for _, name, *_ in connection.execute("PRAGMA table_info(answers)")):
-                connection.execute(_SINCE)
+            present = {name for _, name, *_ in connection.execute("PRAGMA table_info(answers)").fetchall()}
+            for name, script in _ADDED.items():
+                if name not in present:
+                    connection.executescript(script)
         self._reader: sqlite3.Connection | None = None
 
     async def __aenter__(self) -> Self:
@@ -121,7 +129,9 @@ class OutboxStore:
             rows = [(sys.intern(row[0]), _row(row[1:])) for row in samples]
             counters = reader.execute("SELECT service, name, value FROM counters").fetchall()
             streams = reader.execute("SELECT * FROM streams").fetchall()
-            answers = reader.execute("SELECT * FROM answers ORDER BY rowid").fetchall()
+            answers = reader.execute(
+                "SELECT service, stream, seq, since, deadline, body FROM answers ORDER BY rowid"
+            ).fetchall()
             deleted = dict(reader.execute("SELECT service, until FROM deleted").fetchall())
             clock = reader.execute("SELECT seconds FROM clock").fetchone()
         by_service: dict[str, dict[str, int]] = {}
@@ -134,7 +144,7 @@ class OutboxStore:
                 StreamRecord(service, stream, contiguous, tuple(json.loads(beyond)), *rest)
                 for service, stream, contiguous, beyond, *rest in streams
             ],
-            answers=[AnswerRecord(s, SampleKey(i, n), bool(late), at, body) for s, i, n, late, body, at in answers],
+            answers=[AnswerRecord(service, SampleKey(stream, seq), *rest) for service, stream, seq, *rest in answers],
             deleted=deleted,
             clock=clock[0] if clock else 0.0,
         )

@@ -253,6 +253,6 @@ def answered_by_the_ledger(ledger: Ledger) -> bool:
     """Check the identities, which hold in every message."""
     assert ledger.seen == ledger.easy + ledger.hard + sum(ledger.failed.values())
     assert ledger.hard == ledger.answered + sum(ledger.dropped.values()) + ledger.pending
-    assert ledger.late <= ledger.answered
+    assert ledger.corrected <= ledger.late <= ledger.answered
     assert ledger.changed <= ledger.answered
     return True

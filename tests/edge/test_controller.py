@@ -369,7 +369,7 @@ async def test_an_answer_that_no_worker_takes_in_time_is_counted(lab: Lab, gm: G
     async with lab.controller():
         await _send_for_a_worker_that_is_away(lab, worker.sample(1))
         await gm.until(lambda: gm.ledger(SERVICE_UID).undelivered == 1)
-        assert gm.ledger(SERVICE_UID).answered == 1
+        assert (gm.ledger(SERVICE_UID).answered, gm.ledger(SERVICE_UID).late) == (1, 1)
     assert OutboxStore(lab.state / "outbox.db").load().answers == []
 
 
@@ -513,16 +513,22 @@ async def test_answers_wait_for_an_edge_broker_that_is_away(
     stored(lab, document(SERVICE))
     async with lab.controller():
         await worker.until(lambda: worker.tasks)
-        await worker.send(1)
+        await worker.send(1, remaining_ms=30_000)
         await cloud.until(lambda: cloud.seen)
         lab.edge.kill()
         cloud.answer(worker.sample(1))
         await gm.until(lambda: gm.ledger(SERVICE_UID).answered == 1)
+        assert gm.ledger(SERVICE_UID).late == 0
+    _let_time_pass(lab, 60.0)
     async with lab.controller():
         lab.edge.start()
         await worker.link.wait_connected(after=1)
         await worker.say("running")
         await worker.until(lambda: 1 in worker.answers)
+        # It came in time and waited: to the worker it is a correction.
+        await gm.until(lambda: gm.ledger(SERVICE_UID).corrected == 1)
+    assert gm.ledger(SERVICE_UID).late == 1
+    assert all(answered_by_the_ledger(one.ledger) for one in gm.statuses if one.ledger is not None)
     assert OutboxStore(lab.state / "outbox.db").load().answers == []
 
 

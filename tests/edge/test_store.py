@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import math
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -96,7 +97,7 @@ async def test_nothing_is_left_of_a_forgotten_service_even_in_the_same_commit(pa
 
 
 async def test_answers_wait_on_disk_until_they_are_dropped(path: Path) -> None:
-    answer = AnswerRecord("svc", SampleKey("s", 1), True, 7.0, b"answer")
+    answer = AnswerRecord("svc", SampleKey("s", 1), 7.0, 6.0, b"answer")
     async with OutboxStore(path) as store:
         store.put(Change(statements=[keep_answer(answer)]))
         await store.committed()
@@ -108,8 +109,12 @@ async def test_answers_wait_on_disk_until_they_are_dropped(path: Path) -> None:
 async def test_answers_of_a_file_without_their_age_are_taken_over(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE answers (service TEXT, stream TEXT, seq INTEGER, late INTEGER, body BLOB)")
-        connection.execute("INSERT INTO answers VALUES ('svc', 's', 1, 1, ?)", (b"answer",))
-    assert OutboxStore(path).load().answers == [AnswerRecord("svc", SampleKey("s", 1), True, 0.0, b"answer")]
+        connection.execute("INSERT INTO answers VALUES ('svc', 's', 1, 1, ?), ('svc', 's', 2, 0, ?)", (b"late", b"not"))
+    late, not_late = OutboxStore(path).load().answers
+    assert late.came_late
+    assert (late.key.seq, late.since, late.body) == (1, 0.0, b"late")
+    assert not_late == AnswerRecord("svc", SampleKey("s", 2), 0.0, math.inf, b"not")
+    assert OutboxStore(path).load().answers == [late, not_late]
 
 
 async def test_a_file_that_cannot_be_written_is_tried_again_until_it_can(path: Path) -> None:
