@@ -27,7 +27,8 @@ from nereid_shared.messages import NodeState, Revision
 QUICK_NODES: Final = 200
 # 10,000 Pods take a real API server on two cores four minutes, most of them its own: `python -m bench.scale api 10000`.
 SIZES: Final = {"local": (1000, 10_000), "api": (1000,)}
-IDLE_S: Final = 15.0
+# One round of heartbeats.
+IDLE_S: Final = 33.0
 QUICK_IDLE_S: Final = 3.0
 TIMEOUT_S: Final = 90.0
 TIMEOUT_S_PER_NODE: Final = 0.03
