@@ -92,6 +92,18 @@ class Supervisor:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        stopping = asyncio.create_task(self._stop_all(), name="stop all")
+        cancelled: asyncio.CancelledError | None = None
+        while not stopping.done():
+            try:
+                await asyncio.wait([stopping])
+            except asyncio.CancelledError as error:
+                cancelled = error  # who waits no longer must not leave processes behind
+        await stopping
+        if cancelled is not None:
+            raise cancelled
+
+    async def _stop_all(self) -> None:
         for name in reversed(list(self._tasks)):
             task = self._tasks.pop(name)
             task.cancel()

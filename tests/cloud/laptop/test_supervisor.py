@@ -132,3 +132,25 @@ async def test_leaving_ends_the_others_when_one_could_not_be_supervised(
     assert is_gone(first)
     assert is_gone(second)
     assert [record.message for record in caplog.records] == ["process not supervised to its end"] * 2
+
+
+async def test_leaving_ends_every_program_also_when_it_is_cancelled(tmp_path: Path) -> None:
+    up, leave = asyncio.Event(), asyncio.Event()
+    pids: list[int] = []
+
+    async def system() -> None:
+        async with Supervisor() as supervisor:
+            for name in ("first", "second"):
+                log = tmp_path / f"{name}.log"
+                pids.append(await started(supervisor.add(Program(name=name, argv=SLEEP, env={}, log=log))))
+            up.set()
+            await leave.wait()
+
+    running = asyncio.create_task(system())
+    await up.wait()
+    leave.set()
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert all(is_gone(pid) for pid in pids)
