@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nereid_edge.outbox import RETRY_S, Outbox
+from nereid_edge.outbox import MAX_GAPS, RETRY_S, Outbox
 from nereid_edge.rows import (
     EXPIRED,
     FORGOTTEN,
@@ -79,6 +79,19 @@ def test_contiguous_numbers_wait_for_the_missing_one() -> None:
     assert box.streams["s"].contiguous == 2
     box.accept(sample(3))
     assert (box.streams["s"].contiguous, box.streams["s"].beyond) == (4, set())
+
+
+def test_gaps_are_remembered_up_to_a_bound_and_what_fills_them_is_taken() -> None:
+    box = Outbox(OutboxPolicy())
+    first, end = 3, 3 + MAX_GAPS
+    for seq in range(first, end):
+        assert box.accept(sample(seq)) is not None
+    assert box.accept(sample(end)) is None
+    assert box.accept(sample(2)) is None
+    assert (box.accepted, len(box.rows), len(box.streams["s"].beyond)) == (MAX_GAPS, MAX_GAPS, MAX_GAPS)
+    for seq in (1, 2, end):
+        assert box.accept(sample(seq)) is not None
+    assert (box.streams["s"].contiguous, box.streams["s"].beyond) == (end, set())
 
 
 def test_an_answer_with_no_row_or_another_payload_is_no_answer() -> None:

@@ -8,11 +8,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nereid_worker import page as page_module
 from nereid_worker.page import Page, mark_of
 
 COUNT_UNTIL_KILLED = """
@@ -114,6 +117,36 @@ def test_a_damaged_page_gives_what_was_committed_or_begins_anew(damage: Damage) 
             page.commit()
         with Page(path, now_us=3) as page:
             assert (page.seen, page.easy, page.damaged) == (41, 41, None)
+
+
+def test_a_kill_between_any_two_stores_of_a_commit_leaves_the_last_record_or_the_new_one(tmp_path: Path) -> None:
+    path, moments = tmp_path / "p", list[bytes]()
+
+    def look(frame: FrameType, _event: str, _arg: Any) -> Any:
+        if frame.f_code.co_filename != page_module.__file__:
+            return None
+        moments.append(path.read_bytes())
+        return look
+
+    with Page(path, now_us=1) as page:
+        for count in (1, 2, 3):
+            page.seen = page.easy = count
+            page.commit()
+        page.seen = page.easy = 4
+        former = sys.gettrace()
+        sys.settrace(look)
+        try:
+            page.commit()
+        finally:
+            sys.settrace(former)
+    found = []
+    for number, moment in enumerate(moments):
+        (tmp_path / str(number)).write_bytes(moment)
+        with Page(tmp_path / str(number), now_us=1) as page:
+            found.append((page.seen, page.damaged))
+    assert found == sorted(found)
+    assert set(found) == {(3, None), (4, None)}
+    assert len(set(moments)) > 2, "the record and its slot's number are stores of their own"
 
 
 def test_a_torn_record_gives_way_to_the_one_before(tmp_path: Path) -> None:
