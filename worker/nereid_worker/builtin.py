@@ -31,7 +31,8 @@ class AnswerLog:
     """One JSON line per event: ``edge`` for each sample, ``answer`` for each hard one, ``correction`` for late ones.
 
     Each line is one write, so that a kill loses none that was handed over. After a kill the sample in flight comes
-    again, under its key.
+    again, under its key. Hard samples that were waiting then have no ``answer``, since who waited is gone: what the
+    cloud says of them is a ``correction``.
 
     A file that is full becomes ``<name>.1``, in place of the one that was that before.
     """
