@@ -1,128 +1,177 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The overlay single-node with TLS on a real node: every part a container of our own images, the sample served."""
+"""The overlays with TLS on a real node: each part a container, the sample served whatever is killed."""
 
 import json
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
-import yaml
 from tests.cluster.fixtures import IMAGES, RealCluster, go_without
 from tests.cluster.kubectl import Kubectl
-from tests.cluster.system import sample
+from tests.cluster.node import Node
 from tests.flow.patience import until
-from tests.k8s.conftest import K8S, rendered
+from tests.k8s.containers import Containers, put_up, take_down
+from tests.k8s.errands import ROOT
+
+from nereid_shared.topics import service_id
 
 pytestmark = [pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(400)]
 
-ROOT = Path("/var/lib/nereid")
-PICTURES = 60
+PICTURES: Final = 300
+FPS: Final = 25
+_LATER: Final = 50
+"""Pictures that the edge worker classifies before the next thing happens."""
+
+_ANSWERS: Final = f"""
+import json, os
+lines = [json.loads(line) for line in open(f"{ROOT}/workers/{{os.environ['SERVICE']}}/answers.jsonl")]
+edge = [line["key"] for line in lines if line["event"] == "edge"]
+cloud = [line["key"] for line in lines if line["event"] != "edge" and line["tier"] == "cloud"]
+hard = {{line["key"] for line in lines if line["event"] == "edge" and line["is_hard"]}}
+say(json.dumps([len(edge), len(set(edge)), len(cloud), len(set(cloud)), len(set(cloud) - hard)]))
+"""
+_GIVEN_UP: Final = f"""
+import json, pathlib, time
+end = time.monotonic() + 20
+while (left := [str(one) for one in pathlib.Path("{ROOT}/workers").glob(".removed-*")]) and time.monotonic() < end:
+    time.sleep(0.2)
+say(json.dumps(left))
+"""
 
 
-@pytest.fixture
-def kubectl(real_cluster: RealCluster) -> Kubectl:
-    if real_cluster.node is None:
-        pytest.skip("this test makes folders on the node, so it takes none of a user's cluster")
-    if not list(IMAGES.glob("nereid-*.tar")):
+@pytest.fixture(scope="module")
+def system(real_cluster: RealCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containers]:
+    if real_cluster.server.is_ours and not list(IMAGES.glob("nereid-*.tar")):
         go_without("node", "no images: make images")
-    if ROOT.exists():
-        pytest.skip(f"{ROOT} is there already: this machine is a node of somebody's")
-    return Kubectl(real_cluster.server.kubectl, namespace="default")
+    kubectl = Kubectl(real_cluster.server.kubectl, namespace="default")
+    if kubectl.run("get", "namespace", "nereid").returncode == 0:
+        pytest.skip("Nereid is installed in this cluster already, or namespace nereid is somebody's")
+    place = tmp_path_factory.mktemp("containers")
+    try:
+        found = put_up(kubectl, real_cluster, place, pictures=PICTURES, fps=FPS)
+        if isinstance(found, str):
+            pytest.skip(found)
+        yield found
+    finally:
+        take_down(kubectl, real_cluster, place)
 
 
 @pytest.fixture
-def system(kubectl: Kubectl, real_cluster: RealCluster, tmp_path: Path) -> Iterator[Kubectl]:
-    """The overlay, applied and rolled out."""
-    node = kubectl.json("node", real_cluster.edge)
-    address = next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
-    certs = tmp_path / "certs"
-    argv = [sys.executable, "-m", "nereid_cloud.cli", "certs", str(certs)]
-    subprocess.run([*argv, "--broker", address, "--node", real_cluster.edge], check=True, timeout=60)
-    text = rendered(overlay(tmp_path, address, certs / "nodes" / real_cluster.edge))
-    try:
-        apply(real_cluster, (K8S / "base" / "namespaces.yaml").read_text())
-        apply(real_cluster, (certs / "secrets.yaml").read_text())
-        apply(real_cluster, text)
-        for namespace, name in (
-            ("nereid", "statefulset/nereid-broker"), ("nereid-edge", "daemonset/nereid-node"),
-            ("nereid", "deployment/nereid-gm"),
-        ):  # fmt: skip
-            done = kubectl.run("rollout", "status", name, f"--namespace={namespace}", "--timeout=90s", timeout_s=100)
-            assert done.returncode == 0, done.stderr + story(kubectl)
-        yield kubectl
-    finally:
-        for namespace in ("nereid", "nereid-edge"):
-            kubectl.run("delete", "namespace", namespace, "--timeout=60s", timeout_s=70)
-        shutil.rmtree(ROOT, ignore_errors=True)
+def node(real_cluster: RealCluster) -> Node:
+    if real_cluster.node is None:
+        pytest.skip("nothing of a node that is not ours is killed: unset KUBECONFIG and EDGE_NODE")
+    return real_cluster.node
 
 
-def apply(cluster: RealCluster, manifest: str) -> None:
-    """Apply objects of several namespaces."""
-    argv = [*cluster.server.kubectl, "apply", "--server-side", "--force-conflicts", "-f", "-"]
-    done = subprocess.run(argv, input=manifest, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
+def test_the_sample_is_served_by_containers_and_leaves_nothing(system: Containers) -> None:
+    begin(system)
+    finish(system)
+    # The folder of a service just deleted stays for as long as it may come back; those given up earlier are gone.
+    assert json.loads(system.on_edge(_GIVEN_UP)) == []
 
 
-def overlay(folder: Path, address: str, certs: Path) -> Path:
-    """Write an overlay of this node's address and certificates."""
-    own = folder / "overlay"
-    own.mkdir()
-    up = "../" * len(own.parts[1:])
-    patch = [{"op": "replace", "path": "/spec/template/spec/volumes/2/hostPath/path", "value": str(certs)}]
-    brokers = {"nodes": ["CLOUD_BROKER", 30883], "services": ["SERVICES_BROKER", 30884]}
-    (own / "kustomization.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "resources": [f"{up}{str(K8S)[1:]}/overlays/single-node"],
-                "configMapGenerator": [
-                    {
-                        "name": f"nereid-{part}",
-                        "namespace": "nereid-edge" if part == "nodes" else "nereid",
-                        "behavior": "replace",
-                        "literals": [f"{name}=mqtts://{address}:{port}"],
-                    }
-                    for part, (name, port) in brokers.items()
-                ],
-                "patches": [{"target": {"kind": "DaemonSet", "name": "nereid-node"}, "patch": json.dumps(patch)}],
-            }
-        )
-    )
-    return own
+def restart_kubelet(system: Containers, node: Node) -> None:
+    node.kill("kubelet")
+    progress(system)
+    node.start_kubelet()
 
 
-def story(kubectl: Kubectl) -> str:
-    """What a reader of a failure wants to see."""
-    said = [kubectl.run("get", "pods,events,jis", "--all-namespaces", "-o", "wide").stdout]
-    for namespace, name in (("nereid", "nereid-gm"), ("nereid", "nereid-broker"), ("nereid-edge", "nereid-node")):
-        label = f"--selector=app.kubernetes.io/name={name}"
-        said.append(kubectl.run("logs", f"--namespace={namespace}", label, "--all-containers", "--tail=15").stdout)
-    return "\n".join(said)
+def restart_containerd(system: Containers, node: Node) -> None:
+    node.kill("containerd")
+    progress(system)
+    node.start_containerd()
 
 
-def test_the_sample_is_served_by_containers_and_leaves_nothing(
-    system: Kubectl, real_cluster: RealCluster, tmp_path: Path
+def kill_local_controller(system: Containers, node: Node) -> None:
+    node.kill_container(container(system, "nereid-edge", "local-controller"))
+
+
+def kill_edge_broker(system: Containers, node: Node) -> None:
+    node.kill_container(container(system, "nereid-edge", "broker"))
+
+
+def kill_cloud_broker(system: Containers, node: Node) -> None:
+    node.kill_container(container(system, "nereid", "mosquitto"))
+
+
+@pytest.mark.parametrize(
+    "fault", [restart_kubelet, restart_containerd, kill_local_controller, kill_edge_broker, kill_cloud_broker]
+)
+def test_each_sample_counts_once_whatever_is_killed(
+    system: Containers, node: Node, fault: Callable[[Containers, Node], None]
 ) -> None:
-    digits = ROOT / "examples" / "digits"
-    digits.mkdir(parents=True)
-    manifest = tmp_path / "digits.yaml"
-    text = sample(digits, pictures=PICTURES).replace("nodeName: cloud", f"nodeName: {real_cluster.edge}")
-    manifest.write_text(text.replace("nodeName: edge-0", f"nodeName: {real_cluster.edge}"))
-    system("apply", "-f", str(manifest))
-    done = system.run("wait", "jis/digits", "--for=condition=Ready", "--timeout=90s", timeout_s=100)
-    assert done.returncode == 0, done.stderr + story(system)
+    begin(system)
+    progress(system)
+    fault(system, node)
+    finish(system)
 
-    def metrics() -> dict[str, str]:
-        status = system.json("jis", "digits").get("status") or {}
-        return {metric["key"]: metric["value"] for metric in status.get("metrics") or ()}
 
-    def all_answered() -> bool:
-        now = metrics()
-        return now.get("seen") == str(PICTURES) and now.get("hard") == now.get("answered") != "0"
+def begin(system: Containers) -> None:
+    """Apply the sample."""
+    system.kubectl("apply", "-f", system.manifest)
+    done = system.kubectl.run("wait", "jis/digits", "--for=condition=Ready", "--timeout=120s", timeout_s=130)
+    assert done.returncode == 0, done.stderr + system.story()
 
-    until(all_answered, "an answer for each hard sample", within_s=60.0)
-    system("delete", "-f", str(manifest), "--timeout=60s", timeout_s=70)
-    pods = system.json("pods").get("items")
-    assert [pod["metadata"]["name"] for pod in pods or () if "deletionTimestamp" not in pod["metadata"]] == []
+
+def progress(system: Containers) -> None:
+    """Wait until the edge worker has classified some more pictures, and is not through."""
+    before = classified(system)
+    until(lambda: classified(system) >= before + _LATER, "the stream to go on")
+    assert classified(system) < PICTURES, "the stream was over before anything was killed"
+
+
+def classified(system: Containers) -> int:
+    """Count on our own node, whose folders are this machine's."""
+    assert system.cluster.node is not None
+    file = Path(ROOT, "workers", service(system), "answers.jsonl")
+    return file.read_text().count('"event": "edge"') if file.exists() else 0
+
+
+def finish(system: Containers) -> None:
+    """See each picture counted once and each hard one answered; delete the sample and see nothing left of it."""
+    try:
+        until(lambda: is_through(system), "an answer for each hard sample", within_s=120.0)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {metrics(system)}\n{system.story()}") from None
+    told = metrics(system)
+    edge, edge_keys, cloud, cloud_keys, strangers = json.loads(system.on_edge(_ANSWERS, SERVICE=service(system)))
+    assert told["easy"] + told["hard"] == told["seen"] == PICTURES
+    assert (edge, edge_keys) == (PICTURES, PICTURES)
+    assert (cloud, cloud_keys) == (told["answered"], told["answered"])
+    assert strangers == 0
+
+    system.kubectl("delete", "-f", system.manifest, "--timeout=60s", timeout_s=70)
+    until(lambda: not left_in_cluster(system.kubectl), "the Pods to be gone", within_s=60.0)
+    until(lambda: not system.topics(), "the topics to be cleared", within_s=30.0)
+
+
+def service(system: Containers) -> str:
+    return service_id("digits", system.kubectl.json("jis", "digits")["metadata"]["uid"])
+
+
+def metrics(system: Containers) -> dict[str, int]:
+    status = system.kubectl.json("jis", "digits").get("status") or {}
+    found = {metric["key"]: metric["value"] for metric in status.get("metrics") or ()}
+    return {key: int(value) for key, value in found.items() if value.isdigit()}
+
+
+def is_through(system: Containers) -> bool:
+    told = metrics(system)
+    return told.get("seen") == PICTURES and told.get("hard") == told.get("answered") != 0
+
+
+def left_in_cluster(kubectl: Kubectl) -> list[str]:
+    found = kubectl.json("pods,deployments,replicasets", "--selector=nereid.io/service-uid")["items"]
+    return [obj["metadata"]["name"] for obj in found]
+
+
+def container(system: Containers, namespace: str, name: str) -> str:
+    """Return the id of a part's running container."""
+
+    def running() -> Any:
+        pods = system.kubectl.json("pods", f"--namespace={namespace}")["items"]
+        statuses = [status for pod in pods for status in pod["status"].get("containerStatuses") or ()]
+        return next((one["containerID"] for one in statuses if one["name"] == name and "running" in one["state"]), None)
+
+    return str(until(running, f"container {name} to run"))
