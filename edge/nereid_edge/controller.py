@@ -40,6 +40,11 @@ ACCEPTANCE_LOOK_S = 2.0
 # A broker that only restarts is back within this time: no service is called offline for it.
 EDGE_GRACE_S = 1.0
 GOODBYE_TIMEOUT_S = 2.0
+EDGE_BROKER_UNPROTECTED = "EdgeBrokerUnprotected"
+_MESSAGES = {
+    "": "",
+    EDGE_BROKER_UNPROTECTED: "the edge broker is reached over a network without TLS: use its loopback address or mqtts://",
+}
 _INTERVAL_JITTER = 0.1
 
 
@@ -70,6 +75,7 @@ class LocalController:
             accepted_clusters=settings.accepted_clusters,
         )
         self._reports = Reports(heartbeat_s=settings.heartbeat_s)
+        self._warning = EDGE_BROKER_UNPROTECTED if settings.edge_is_unprotected else ""
         self._stop = asyncio.Event()
         self._poked = asyncio.Event()
         self._report_now = asyncio.Event()
@@ -303,7 +309,7 @@ class LocalController:
         return NodeState(
             boot=self._boot, number=next(self._numbers), cluster=applied.cluster, epoch=applied.epoch, rev=applied.rev,
             digest=applied.digest, tasks=self._tasks.states(machine.pruned_if_accepted) if full else None,
-            reason=machine.reason, message=machine.message,
+            reason=machine.reason or self._warning, message=machine.message or _MESSAGES[self._warning],
         ).encode()  # fmt: skip
 
     async def _report(self) -> None:

@@ -4,6 +4,7 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,6 +39,16 @@ class Settings:
     accepted_clusters: frozenset[str] = frozenset()
     json_logs: bool = False
     health: tuple[str, int] | None = None
+
+    @property
+    def edge_is_unprotected(self) -> bool:
+        """Whether what workers say and cameras see crosses a network that anybody may listen to."""
+        if self.edge.tls is not None or self.edge.host == "localhost":
+            return False
+        try:
+            return not ip_address(self.edge.host).is_loopback
+        except ValueError:
+            return True
 
     @classmethod
     def from_args(cls, argv: Sequence[str]) -> Self:

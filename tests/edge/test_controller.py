@@ -117,6 +117,23 @@ async def test_an_empty_retained_payload_is_no_document(lab: Lab, gm: GmPeer) ->
     assert {state.reason for state in gm.states} == {""}
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("mqtt://192.0.2.1", "EdgeBrokerUnprotected"), ("mqtt://broker.example.org", "EdgeBrokerUnprotected"),
+        ("mqtts://192.0.2.1", ""), ("mqtt://localhost", ""), ("mqtt://127.0.0.9:1", ""), ("mqtt://[::1]", ""),
+    ],
+)  # fmt: skip
+async def test_an_edge_broker_that_others_can_listen_to_is_told_in_state(
+    url: str, reason: str, lab: Lab, gm: GmPeer
+) -> None:
+    desired = document({})
+    async with lab.controller(edge=LinkSettings.from_url(url, client_id="lc")):
+        await gm.desire(desired)
+        state = await gm.applied(desired)
+    assert (state.reason, bool(state.message)) == (reason, bool(reason))
+
+
 async def test_an_unreadable_document_is_told_in_state(lab: Lab, gm: GmPeer) -> None:
     async with lab.controller():
         for body in (b"\xff", b"[]", document({}).encode().replace(b'"1.0"', b'"2.0"')):
