@@ -28,6 +28,7 @@ class Settings:
         script_dir: where the script is mounted, if not at the task's own path (a ConfigMap); edge only.
         tls: our certificate for the broker; None where it has no TLS.
         task: the task's JSON; cloud only, the edge gets it from its broker.
+        keepalive_s: silence after which the broker is asked for a sign of life; edge only.
         info_interval_s: how often counters are reported where they change; changes of status go at once.
         json_logs: one JSON object a line instead of text.
     """
@@ -42,6 +43,7 @@ class Settings:
     info_interval_s: float
     json_logs: bool
     script_dir: str = ""
+    keepalive_s: int = 20
     tls: TlsFiles | None = None
 
     @classmethod
@@ -58,6 +60,11 @@ class Settings:
         if missing := [name for name in needed if not env.get(name)]:
             raise UserError(
                 "not set", where=", ".join(missing), mend="Workers are started by the GlobalManager as Pods"
+            )
+        keepalive = env.get(environment.KEEPALIVE, "20")
+        if not keepalive.isascii() or not keepalive.isdecimal() or not 1 <= int(keepalive) <= 3600:
+            raise UserError(
+                f"{keepalive!r} is not a number of seconds", where=environment.KEEPALIVE, mend="Write 1 to 3600."
             )
         interval = env.get(environment.INFO_INTERVAL, "1.0")
         try:
@@ -79,6 +86,7 @@ class Settings:
             info_interval_s=info_interval_s,
             json_logs=env.get(environment.LOG_FORMAT) == "json",
             script_dir=env.get(environment.SCRIPT_DIR, ""),
+            keepalive_s=int(keepalive),
             tls=_certificates(Path(env[environment.CERTS])) if env.get(environment.CERTS) else None,
         )
 

@@ -125,7 +125,12 @@ class Uplink:
     async def _main(self) -> None:
         worker = self._settings.worker
         self._link = Link(
-            LinkSettings.from_url(self._settings.broker, client_id=f"nereid-worker-{worker}", tls=self._settings.tls),
+            LinkSettings.from_url(
+                self._settings.broker,
+                client_id=f"nereid-worker-{worker}",
+                tls=self._settings.tls,
+                keepalive_s=self._settings.keepalive_s,
+            ),
             subscriptions={
                 topics.TASK.of(worker=worker): self._take_task,
                 topics.ACCEPTED.of(worker=worker): self._take_accepted,

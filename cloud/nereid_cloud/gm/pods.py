@@ -54,6 +54,8 @@ def edge_pod(service: JointInferenceService, raw: Object, edge: EdgePlan, *, lit
         environment.LOG_FORMAT: policy.log_format,
         "TMPDIR": TEMPORARY,
     }
+    if policy.edge_keepalive_s is not None:
+        env[environment.KEEPALIVE] = str(policy.edge_keepalive_s)
     if script_config_map(worker.worker_spec):
         env[environment.SCRIPT_DIR] = SCRIPT_MOUNT
     spec = {

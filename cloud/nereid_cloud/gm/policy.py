@@ -54,6 +54,8 @@ class Policy:
         edge_broker: URL of the nodes' own broker, where a Node's annotation names no other.
         worker_tls_secret: Secret in a service's namespace with ca.crt, tls.crt and tls.key for its cloud workers; ""
             where the cloud broker has no TLS.
+        edge_keepalive_s: silence after which an edge worker and its broker ask each other for a sign of life; None
+            for the worker's own.
         log_format: how workers log: as the GlobalManager does.
     """
 
@@ -62,6 +64,7 @@ class Policy:
     namespaces: frozenset[str] = frozenset()
     edge_broker: str = DEFAULT_EDGE_BROKER
     worker_tls_secret: str = ""
+    edge_keepalive_s: int | None = None
     log_format: Literal["text", "json"] = "text"
 
     def runtime(self, framework: str, version: str) -> Runtime | None:

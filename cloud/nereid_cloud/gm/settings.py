@@ -97,6 +97,7 @@ def _policy(args: argparse.Namespace) -> Policy:
         namespaces=frozenset(args.namespace),
         edge_broker=args.edge_broker,
         worker_tls_secret=args.worker_tls_secret,
+        edge_keepalive_s=max(1, round(args.edge_keepalive)) if args.edge_keepalive else None,
         log_format=args.log_format,
     )
 
@@ -115,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--node-timeout", type=_seconds, default=90.0, help="silence after which a node is offline")
     parser.add_argument("--delete-timeout", type=_seconds, default=30.0, help="how long a deletion waits for a node")
     parser.add_argument("--keepalive", type=_seconds, default=20.0, help="silence after which the broker is asked")
+    parser.add_argument("--edge-keepalive", type=_seconds, help="the same between edge workers and their broker")
     parser.add_argument("--lease-seconds", type=float, help="after which a silent leader is replaced")
     parser.add_argument("--lease-namespace", default="default", help="namespace of the Lease")
     parser.add_argument("--identity", default="", help="name in the Lease; must never run twice")

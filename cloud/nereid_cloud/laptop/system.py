@@ -187,6 +187,8 @@ class System:
             NODE_TIMEOUT,
             "--keepalive",
             KEEPALIVE,
+            "--edge-keepalive",
+            KEEPALIVE,
         )
         yield self._podrunner(CLOUD_NODE)
         for node in self.nodes:

@@ -94,6 +94,13 @@ def test_workers_log_as_the_global_manager_does_and_leave_their_last_line() -> N
     assert env_of(pod())["NEREID_LOG_FORMAT"] == "text"
 
 
+def test_an_edge_worker_is_told_a_keepalive_where_there_is_one() -> None:
+    raw, plan = stored(), EdgePlan(node="edge-0", broker="b")
+    made = edge_pod(parsed(raw), raw, plan, little=model("little"), policy=Policy(edge_keepalive_s=5))
+    assert env_of(made)["NEREID_KEEPALIVE"] == "5"
+    assert "NEREID_KEEPALIVE" not in env_of(pod())
+
+
 def test_more_nodes_than_an_environment_holds_are_a_reason_and_no_pod() -> None:
     names = [f"a-rather-long-node-name-{number:05}" for number in range(5000)]
     nodes = {name: node(name, zone="a") for name in names} | {"cloud": node("cloud")}

@@ -10,3 +10,10 @@ COMMAND = ("--in-cluster", "--broker", "mqtt://b:1")
 def test_workers_are_to_log_as_the_global_manager_does(more: tuple[str, ...], format_: str) -> None:
     settings = Settings.from_args([*COMMAND, *more])
     assert (settings.json_logs, settings.policy.log_format) == (format_ == "json", format_)
+
+
+@pytest.mark.parametrize(("more", "keepalive_s"), [((), None), (("--edge-keepalive", "5s"), 5)])
+def test_edge_workers_keep_their_own_patience_with_brokers_unless_told(
+    more: tuple[str, ...], keepalive_s: int | None
+) -> None:
+    assert Settings.from_args([*COMMAND, *more]).policy.edge_keepalive_s == keepalive_s
