@@ -144,7 +144,7 @@ class PodRunner:
         if not self._settings.keep_pods:
             await asyncio.gather(*(self._kill(worker) for worker in self._workers.values()))
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(end):
+            async with asyncio.timeout_at(min(end, asyncio.get_running_loop().time() + _LAST_REPORTS_S)):
                 await self._reporter.settled()
 
     async def _kill(self, worker: PodWorker) -> None:
