@@ -245,7 +245,9 @@ class Tasks:
         if one.task is not None and info.task_hash not in ("", one.task.hash):
             return "starting", "WorkerUpdating", f"worker {one.worker} still runs an older task"
         if info.status == "completed" and self._relay.ledger(one.service).pending:
-            return "running", "AnswersPending", "all samples are taken; answers of the cloud are still to come"
+            pending = "AnswersPending", "all samples are taken; answers of the cloud are still to come"
+            # What the worker has to say itself is worth more: it may be for this moment only.
+            return "running", *((info.reason, info.message) if info.reason else pending)
         return info.status, info.reason, info.message
 
     def _status(self, uid: str, one: _Running) -> TaskStatus:

@@ -24,6 +24,10 @@ _MAJOR: Final = SCHEMA.partition(".")[0]
 PRUNE_HELD: Final = "PruneHeld"
 """A node's reason, and its tasks' condition, while it holds a document that would remove another cluster's tasks."""
 
+PAGE_DAMAGED: Final = "PageDamaged"
+SPOOL_DAMAGED: Final = "SpoolDamaged"
+"""A worker's reasons, though it runs, where a file of its state was not whole."""
+
 SPECS_MISSING: Final = "SpecsMissing"
 """A node's reason where a document lists hashes of which it has no specs; it asks for them in `Sync.want_specs`."""
 

@@ -49,11 +49,18 @@ def answer(one: Sample) -> Message:
 
 
 def info(
-    number: int, status: Literal["running", "completed"], *, accepted: int = 0, stream: str = "s", ledger: Ledger
+    number: int,
+    status: Literal["running", "completed"],
+    *,
+    accepted: int = 0,
+    stream: str = "s",
+    ledger: Ledger,
+    reason: str = "",
 ) -> Message:
     body = WorkerInfo(
         name=WORKER, namespace="default", owner_name="digits", owner_kind="jointinferenceservice", status=status,
         service=SERVICE_ID, node=NODE, boot="b", number=number, stream=stream, accepted=accepted, ledger=ledger,
+        reason=reason,
     )  # fmt: skip
     return Message(topic=topics.WORKER_INFO.of(worker=WORKER), payload=body.encode(), retain=True)
 
@@ -77,8 +84,10 @@ async def test_a_task_is_not_completed_while_answers_are_pending(relay: Relay, t
     relay.on_sample(sample(SAMPLE))
     tasks.on_info(info(1, "completed", ledger=counts))
     assert condition(tasks) == ("Running", "AnswersPending")
+    tasks.on_info(info(2, "completed", ledger=counts, reason="PageDamaged"))
+    assert condition(tasks) == ("Running", "PageDamaged")
     relay.on_result(answer(SAMPLE))
-    tasks.on_info(info(2, "completed", ledger=counts))
+    tasks.on_info(info(3, "completed", ledger=counts))
     assert condition(tasks) == ("Completed", "")
 
 

@@ -21,7 +21,16 @@ from typing import Final
 from nereid_shared.backoff import Backoff
 from nereid_shared.defaults import BUILTIN_PREFIX, CLASSIFY, DATASET_FORMATS
 from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
-from nereid_shared.messages import ModelOutput, Task, TaskDataset, TaskInfo, WorkerInfo, WorkerStatus
+from nereid_shared.messages import (
+    PAGE_DAMAGED,
+    SPOOL_DAMAGED,
+    ModelOutput,
+    Task,
+    TaskDataset,
+    TaskInfo,
+    WorkerInfo,
+    WorkerStatus,
+)
 from nereid_shared.samples import Result
 from nereid_shared.times import rfc3339_millis
 from nereid_worker import builtin
@@ -139,10 +148,10 @@ class EdgeProcess:
                 mend="Make room, or mend the disk.",
             ) from error
         if spool.damaged is not None or spool.cut_bytes:
-            self._note("SpoolDamaged", f"{folder / 'samples.spool'} was not whole; hard samples may be lost")
+            self._note(SPOOL_DAMAGED, f"{folder / 'samples.spool'} was not whole; hard samples may be lost")
         if page.damaged is not None:
             self._note(
-                "PageDamaged",
+                PAGE_DAMAGED,
                 f"{folder / 'ledger.page'} was not whole, or of another version; it is {page.damaged.name} now, counts "
                 f"and cursor begin anew, {len(spool)} hard samples are lost",
             )

@@ -26,6 +26,7 @@ from nereid_cloud.gm.informer import Informer, Key, pod_trimmed
 from nereid_cloud.gm.jointinference import Caches, ServiceController
 from nereid_cloud.gm.leader import Leader
 from nereid_cloud.gm.names import SERVICE_LABEL
+from nereid_cloud.gm.notices import Notices
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.orphans import Orphans
 from nereid_cloud.gm.placement import Placement
@@ -113,6 +114,7 @@ class Leadership:
             cluster, DEPLOYMENT, self._worker_changed, labels=SERVICE_LABEL, index=SERVICE_LABEL
         )
         self._recorder = Recorder(cluster)
+        self._notices = Notices(self._services, self._warn)
         self.downstream = Downstream(
             cluster=identity,
             identity=settings.lease.identity,
@@ -130,6 +132,7 @@ class Leadership:
             listeners=Listeners(
                 on_node=self._tasks_of_node_changed,
                 on_status=self._status_came,
+                on_word=self._notices.on_status,
                 on_cloud=self._cloud_worker_spoke,
                 on_duplicate=self._node_is_double,
             ),
@@ -274,6 +277,8 @@ class Leadership:
     # What changed in the cluster.
 
     def _service_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
+        if present is None and former is not None:
+            self._notices.forget(former["metadata"]["uid"])
         if present is not None and _wish(former) == _wish(present):
             # Most often our own words on it: with a fleet, each would bring a look that brings the next.
             self._look_at([present["metadata"]["uid"]])
@@ -361,9 +366,12 @@ class Leadership:
         obj = self._nodes.get("", node)
         logger.warning("node condition", extra={"node": node, "reason": reason, "problem": message})
         if obj is not None:
-            task = asyncio.create_task(self._recorder.record(obj, "Warning", reason, message))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+            self._warn(obj, reason, message)
+
+    def _warn(self, obj: Object, reason: str, message: str) -> None:
+        task = asyncio.create_task(self._recorder.record(obj, "Warning", reason, message))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
 
 async def _serve(queue: WorkQueue[Key], reconcile: Reconcile) -> None:

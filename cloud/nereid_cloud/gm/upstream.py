@@ -31,12 +31,14 @@ class Listeners:
     Attributes:
         on_node: something about a node changed.
         on_status: a task's status came; `urgent` where more than counters changed.
+        on_word: what a node says of a task, in order, news or not.
         on_cloud: a service's cloud worker spoke.
         on_duplicate: two LocalControllers alternate under one node's name.
     """
 
     on_node: Callable[[str], None]
     on_status: Callable[[str, bool], None]
+    on_word: Callable[[str, TaskStatus], None]
     on_cloud: Callable[[str], None]
     on_duplicate: Callable[[str], None]
 
@@ -108,6 +110,7 @@ class Upstream:
             logger.warning("status of a task that the node does not hold", extra={"topic": message.topic})
         elif view.on_status(status.uid, status, now=now):
             self._listeners.on_status(status.uid, former is None or _news(former) != _news(status))
+            self._listeners.on_word(node, status)
         self._warn_of_duplicate(node, view)
 
     def _on_sync(self, message: Message) -> None:

@@ -11,7 +11,7 @@ from tests.cloud.gm.conftest import GmFactory
 from tests.cloud.gm.peers import Eyes, Kubelet, Lc, add_node, dataset, model, service, service_ref, set_ready
 from tests.mosquitto import Mosquitto
 
-from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, LEASE, POD
+from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, EVENT, JOINT_INFERENCE_SERVICE, LEASE, POD
 from nereid_cloud.cluster.local import DATABASE, LocalCluster
 from nereid_cloud.cluster.port import Kind, Object, ObjectList, Ref, WatchEvent
 from nereid_cloud.gm.names import FINALIZER
@@ -190,6 +190,26 @@ async def test_a_service_whose_source_is_finished_is_ready_and_says_so(
             lambda: eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Running") == ("True", "SourceFinished")
         )
         assert eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready") == ("True", "SourceFinished")
+
+
+async def test_a_damaged_file_of_a_worker_that_runs_is_an_event_of_its_service(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(service())
+        await eyes.until(lambda: is_running(eyes))
+        for seen in (1, 2):
+            lc.ledger = Ledger(seen=seen, easy=seen)
+            await lc.say_status(reason="PageDamaged")
+            await eyes.until(lambda: eyes.metrics().get("seen") == str(lc.ledger.seen))
+        await eyes.until(lambda: "PageDamaged" in eyes.reasons())
+        assert is_running(eyes)
+        await lc.say_status()
+        await lc.say_status(reason="SpoolDamaged")
+        await eyes.until(lambda: "SpoolDamaged" in eyes.reasons())
+    told = [event for event in eyes.all(EVENT) if event["reason"] == "PageDamaged"]
+    assert [(one["type"], one["involvedObject"]["name"], one["count"]) for one in told] == [("Warning", "digits", 1)]
+    assert told[0]["message"].startswith("edge-0: ")
 
 
 async def test_a_failed_worker_makes_the_service_failed(

@@ -25,6 +25,7 @@ class Parts:
 
         self.told: list[tuple[str, bool]] = []
         self.nodes: list[str] = []
+        self.words: list[tuple[str, int]] = []
         self.observed = Observed(timeout_s=90, clock=lambda: 0.0)
         callbacks = Callbacks(
             node_exists=lambda _: True, raise_epoch=raise_epoch, on_report=lambda _node, _report: None
@@ -38,6 +39,7 @@ class Parts:
             listeners=Listeners(
                 on_node=self.nodes.append,
                 on_status=lambda uid, urgent: self.told.append((uid, urgent)),
+                on_word=lambda node, status: self.words.append((node, status.number)),
                 on_cloud=lambda _: None,
                 on_duplicate=lambda _: None,
             ),
@@ -79,7 +81,7 @@ async def test_what_is_not_the_senders_to_say_is_refused(
     parts: Parts, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts.hear(topics.STATUS.filter(), topic, status())
-    assert parts.told == []
+    assert (parts.told, parts.words) == ([], [])
     assert [record.msg for record in caplog.records] == ["status of a task that the node does not hold"]
     assert all(view.status("u") is None for view in parts.observed.nodes.values())
 
