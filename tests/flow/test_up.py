@@ -66,6 +66,10 @@ def user(tmp_path: Path) -> Iterator[User]:
 
 def new_service(user: User) -> None:
     user.does("new", "mine", "--little", "little/little.tflite", "--big", "big/big.tflite", "--images", "pictures")
+    manifest = user.folder / "mine" / "mine.yaml"
+    slow = manifest.read_text()
+    assert slow.count("value: '1'\n") == 1  # a pace at which a person can watch
+    manifest.write_text(slow.replace("value: '1'\n", "value: '20'\n"))
 
 
 def live_until_ctrl_c(user: User, *words: str) -> str:
