@@ -18,7 +18,7 @@ from typing import Final
 
 from bench.figures import Figure
 from bench.fleet import Fleet, Node
-from bench.scale_world import CLOUD, World, api_world, model, wait_for
+from bench.scale_world import CLOUD, World, api_world, lacks_api_server, model, wait_for
 from nereid_cloud.cluster.kinds import DATASET, MODEL
 from nereid_cloud.cluster.listwatch import ListWatch
 from nereid_cloud.cluster.port import Object, Ref
@@ -38,6 +38,8 @@ _WRITERS: Final = 4
 
 def run(*, quick: bool) -> list[Figure]:
     """Return the figures."""
+    if lacks_api_server():
+        return []
     with tempfile.TemporaryDirectory() as made, api_world(Path(made)) as world:
         return asyncio.run(_Measurement(world, QUICK_RESOURCES if quick else RESOURCES).run(quick=quick))
 

@@ -20,7 +20,19 @@ from typing import Any, Final
 from bench.figures import Figure, as_table
 from bench.fleet import Fleet, Node
 from bench.node import cpu_s
-from bench.scale_world import CLOUD, JIS, SPEAKS, Kubelets, World, api_world, local_world, model, service, wait_for
+from bench.scale_world import (
+    CLOUD,
+    JIS,
+    SPEAKS,
+    Kubelets,
+    World,
+    api_world,
+    lacks_api_server,
+    local_world,
+    model,
+    service,
+    wait_for,
+)
 from bench.wire import Wire, open_wire
 from nereid_shared.messages import NodeState, Revision
 
@@ -41,7 +53,7 @@ WORLDS: Final[Mapping[str, Callable[[Path], AbstractContextManager[World]]]] = {
 def run(*, quick: bool) -> list[Figure]:
     """Return the figures of each size on each kind of cluster."""
     figures = []
-    for kind in WORLDS:
+    for kind in ("local",) if lacks_api_server() else WORLDS:
         for nodes in (QUICK_NODES,) if quick else SIZES[kind]:
             figures += measure(kind, nodes=nodes, idle_s=QUICK_IDLE_S if quick else IDLE_S)
     return figures
