@@ -43,7 +43,7 @@ class Rig:
         self.uplink = Uplink(
             Settings.from_env({
                 "NEREID_WORKER": WORKER, "NEREID_SERVICE": SERVICE, "NEREID_NODE": NODE, "NEREID_BROKER": url,
-                "NEREID_STATE": str(folder), "NEREID_INFO_INTERVAL": "0.1",
+                "NEREID_STATE": str(folder), "NEREID_INFO_INTERVAL": "0.1", "NEREID_KEEPALIVE": "7",
             }),
             info=self.info, on_task=lambda _: None, on_result=lambda r: results.put((r, time.monotonic())),
             on_room=lambda: self.service.has_room(),  # noqa: PLW0108 - the service is made below
@@ -108,6 +108,12 @@ def test_infer_gives_the_edges_answer_to_an_easy_frame_and_the_clouds_to_a_hard_
     assert hard.cloud is not None
     assert (hard.edge.model, hard.cloud.model, hard.model) == (service.classifier.digest, "b" * 64, "b" * 64)
     assert hard.reason == "p1-p2<0.5"
+
+
+def test_the_broker_is_told_the_pods_keepalive(broker: Mosquitto, make: Make) -> None:
+    with LcPeer(broker.url):
+        make().service.infer(FRAMES[HARD], key="a")
+    assert f"as nereid-worker-{WORKER} (p5, c1, k7)" in broker.log()
 
 
 def test_infer_waits_at_most_the_deadline_and_corrects_later(broker: Mosquitto, make: Make) -> None:
