@@ -17,7 +17,7 @@ from nereid_cloud.cluster.port import Kind, Object, ObjectList, Ref, WatchEvent
 from nereid_cloud.gm.names import FINALIZER
 from nereid_cloud.gm.pods import task_in
 from nereid_shared import topics
-from nereid_shared.messages import Ledger
+from nereid_shared.messages import Ledger, NodeAlive, NodeState
 
 
 class GatedCluster(LocalCluster):
@@ -142,6 +142,30 @@ async def test_a_silent_node_is_told_with_the_moment_of_its_last_word(
         )
         assert "silent since 2" in message_of(eyes)
         assert message_of(eyes).endswith("for more than 1 s")
+
+
+async def test_an_absence_or_a_number_that_was_forged_heals_with_the_nodes_next_word(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+) -> None:
+    def is_offline() -> bool:
+        return eyes.condition(JOINT_INFERENCE_SERVICE, "digits", "Ready") == ("Unknown", "NodeOffline")
+
+    async with Lc(broker.url, "edge-0", eyes) as lc:
+        async with gm():
+            ready_cluster.create(service())
+            await eyes.until(lambda: is_running(eyes))
+            forged = NodeState(boot=lc.boot, number=2**53, digest="forged", tasks={})
+            await lc.link.publish(topics.STATE.of(node="edge-0"), forged.encode())
+            offline = NodeAlive(status="offline", install="i", boot=lc.boot, connection=lc.link.connections)
+            await lc.link.publish(topics.NODE_ALIVE.of(node="edge-0"), offline.encode())
+            await eyes.until(is_offline)
+            await lc.say_state()
+            await eyes.until(lambda: is_running(eyes))
+        await lc.link.publish(topics.NODE_ALIVE.of(node="edge-0"), b"", retain=True)
+        async with gm("--node-timeout", "2s"):
+            await eyes.until(is_offline)
+            await lc.say_state()
+            await eyes.until(lambda: is_running(eyes))
 
 
 async def test_a_global_manager_without_its_broker_calls_nothing_ready(
