@@ -77,6 +77,8 @@ def test_a_containers_log_is_followed_until_it_ends(real_cluster: RealCluster, k
         assert next(lines) == "paused"
         kubectl("delete", "pod/one", "--wait=false")
         assert list(lines) == []
+        # The log ends with the container; the Pod goes when the kubelet has said so.
+        kubectl("wait", "--for=delete", "pod/one", "--timeout=60s")
         with pytest.raises(NotFound):
             cluster.logs(ref)
 
