@@ -572,11 +572,8 @@ async def test_a_peer_that_hangs_in_tls_blocks_nobody(broker: Mosquitto) -> None
     async with Proxy(broker.port) as proxy:
         proxy.silence()
         secure = LinkSettings.from_url(f"mqtts://127.0.0.1:{proxy.port}", client_id="c")
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(Link(secure))
+        async with asyncio.timeout(2), Link(secure):
             await until(lambda: proxy.accepted == 1)
-            async with asyncio.timeout(2):
-                await stack.aclose()
         async with asyncio.timeout(2):
             await until(lambda: "link-connect" not in {one.name for one in set(threading.enumerate()) - others})
 
