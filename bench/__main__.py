@@ -17,6 +17,7 @@ BENCHES: Final[dict[str, str]] = {
     "api": "bench.api",
     "edge-loop": "bench.edge_loop",
     "footprint": "bench.footprint",
+    "local-cluster": "bench.local_cluster",
     "round-trip": "bench.round_trip",
     "scale": "bench.scale",
     "wire-bytes": "bench.wire_bytes",
