@@ -156,7 +156,7 @@ class JointInference:
         inbox = Inbox()
         self._sending.send(item, answer, inbox, None, deadline_s=item.captured_s + self.deadline_s)
         try:
-            while not len(inbox):
+            while not inbox.arrived:
                 self.collect(self._time_left())
         finally:
             self._waiting.abandon(inbox)
@@ -184,19 +184,26 @@ class JointInference:
         if taken is None:
             raise ValueError("the service has no dataset: name one in edgeWorker.dataset, or pass a source")
         inbox = Inbox(ordered=ordered)
+        done, waiting, results = self._sending.done, self._waiting, self._results
         try:
             with closing(self._frames(taken)) as frames:
                 for item in frames:
                     if self._end is not None:
                         break
-                    easy = None if item is None else self._answered(item, taken, inbox, ordered, on_edge)
-                    if item is not None and easy is not None:
-                        try:
-                            yield easy
-                        finally:
-                            self._sending.done(item, easy, taken)
-                    self.collect(0.0)
-                    if len(inbox):
+                    if item is not None:
+                        answer = self._edge_answer(item)
+                        if on_edge is not None:
+                            on_edge(answer)
+                        if answer.is_hard or ordered:
+                            self._deliver(item, answer, taken, inbox)
+                        else:
+                            try:
+                                yield answer
+                            finally:
+                                done(item, answer, taken)
+                    if waiting.due < math.inf or not results.empty():
+                        self.collect(0.0)
+                    if inbox.arrived:
                         yield from inbox.take()
             until = time.monotonic() + DRAIN_S
             while inbox.awaited and (self._end is None or time.monotonic() < until):
@@ -267,14 +274,16 @@ class JointInference:
                         self.collect(self._time_left())
                     yield item
             return
+        if not source.interval_s:
+            yield from source.frames(start)
+            return
         due = time.monotonic()
         for item in source.frames(start):
             yield item
-            if source.interval_s:
-                due = max(due + source.interval_s, time.monotonic() - source.interval_s)
-                while (left := due - time.monotonic()) > 0:
-                    self.collect(min(left, self._time_left()))
-                    yield None
+            due = max(due + source.interval_s, time.monotonic() - source.interval_s)
+            while (left := due - time.monotonic()) > 0:
+                self.collect(min(left, self._time_left()))
+                yield None
 
     def _first_of(self, source: Source) -> int:
         """Return the index of the first frame to read."""
@@ -294,22 +303,14 @@ class JointInference:
         page.commit()
         return page.cursor
 
-    def _answered(
-        self, item: Frame, source: Source, inbox: Inbox, ordered: bool, on_edge: Callable[[Answer], None] | None
-    ) -> Answer | None:
-        """Return an easy sample's answer, still to be counted; None where the answer comes by way of the inbox."""
-        answer = self._edge_answer(item)
-        if on_edge is not None:
-            on_edge(answer)
-        if not answer.is_hard and not ordered:
-            return answer
+    def _deliver(self, item: Frame, answer: Answer, source: Source, inbox: Inbox) -> None:
+        """Let a sample's answer come by way of the inbox: it is hard, or has to wait for those before it."""
         inbox.expect(answer)
         if answer.is_hard:
             self._sending.send(item, answer, inbox, source, deadline_s=item.captured_s + self.deadline_s)
         else:
             self._sending.done(item, answer, source)
             inbox.put(answer)
-        return None
 
     def _edge_answer(self, item: Frame) -> Answer:
         """Return the little model's answer, marked by the rule; a sample that fails becomes an answer with `error`."""

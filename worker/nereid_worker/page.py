@@ -31,19 +31,20 @@ TOO_LARGE: Final = "too-large"
 DROPS: Final = (BUFFER_FULL, TOO_LARGE)
 
 # Names the layout too: another number wherever a record, FAILURES or DROPS changes.
-_MAGIC: Final = b"NEREIDP3"
+_MAGIC: Final = b"NEREIDP4"
 _SIZE: Final = 8192
 _BODY: Final = struct.Struct("<16sQ")  # stream, current slot
 _BODY_AT: Final = len(_MAGIC)
 # seen easy hard skipped degraded corrected cursor seq started_us | failed… dropped… | rule state, rule, source, last
 _RECORD: Final = struct.Struct(f"<9q{len(FAILURES)}q{len(DROPS)}qd8s8sQ")
 _LAST_FIELDS: Final = -4
+# Adler-32: a CRC's tables, which each frame's decoding drives out of the caches, would cost more than all else here.
 _CHECK: Final = struct.Struct("<I")
+_WHOLE: Final = _RECORD.size + _CHECK.size
 _FAILED_AT: Final = 9
 _SLOTS: Final = (256, 512)
 _HISTOGRAM: Final = 1024
 _BUCKETS: Final = 220  # up to 190 s
-_CURRENT: Final = struct.Struct("<Q")
 _CURRENT_AT: Final = 24
 _COUNT: Final = struct.Struct("<Q")
 # A kill can leave one latency observed whose frame was not counted; a million of them are damage.
@@ -102,7 +103,7 @@ class Page:
 
     def _name(self, stream: bytes) -> None:
         # The check covers the stream too: records are worth nothing under another one's name.
-        self.stream, self._seed = stream.decode("latin-1"), zlib.crc32(stream)
+        self.stream, self._seed = stream.decode("latin-1"), zlib.adler32(stream)
 
     def _restore(self) -> bool:
         """Read what the file has; False where it has no whole record."""
@@ -124,7 +125,7 @@ class Page:
     def _is_whole(self, slot: int) -> bool:
         at = _SLOTS[slot]
         (check,) = _CHECK.unpack_from(self._map, at + _RECORD.size)
-        return bool(check == zlib.crc32(self._map[at : at + _RECORD.size], self._seed))
+        return bool(check == zlib.adler32(self._map[at : at + _RECORD.size], self._seed))
 
     def _write(self, slot: int) -> None:
         record = _RECORD.pack(
@@ -133,14 +134,13 @@ class Page:
             *self.failed.values(), *self.dropped.values(), self.rule_state, self.rule, self.source, self.last,
         )  # fmt: skip
         at = _SLOTS[slot]
-        self._map[at : at + _RECORD.size] = record
-        _CHECK.pack_into(self._map, at + _RECORD.size, zlib.crc32(record, self._seed))
+        self._map[at : at + _WHOLE] = record + _CHECK.pack(zlib.adler32(record, self._seed))
 
     def commit(self) -> None:
         """Make the attributes as they are now the page's record."""
         slot = 1 - self._current
         self._write(slot)
-        _CURRENT.pack_into(self._map, _CURRENT_AT, slot)
+        self._map[_CURRENT_AT] = slot
         self._current = slot
         self.committed_seq = self.seq
 

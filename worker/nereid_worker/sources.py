@@ -58,7 +58,7 @@ class Source(Protocol):
 
 def frame(data: Any, *, index: int, key: str = "") -> Frame:
     """Return a frame captured now."""
-    if isinstance(data, bytearray | memoryview):
+    if type(data) is not bytes and isinstance(data, (bytearray, memoryview)):
         data = bytes(data)
     return Frame(index=index, key=key or str(index), data=data, captured_s=time.monotonic(), captured_at=time.time())
 

@@ -25,17 +25,15 @@ class Inbox:
 
     Attributes:
         awaited: answers of the cloud that are still to come.
+        arrived: what was put and not yet looked at.
     """
 
     def __init__(self, *, ordered: bool = False) -> None:
         self.awaited = 0
         self._ordered = ordered
-        self._answers: deque[Answer] = deque()
+        self.arrived: deque[Answer] = deque()
         self._order: deque[int] = deque()
         self._held: dict[int, Answer] = {}
-
-    def __len__(self) -> int:
-        return len(self._answers)
 
     def expect(self, answer: Answer) -> None:
         """Note a sample that was taken: its answer will be put here."""
@@ -44,12 +42,12 @@ class Inbox:
 
     def put(self, answer: Answer) -> None:
         """Deliver an answer."""
-        self._answers.append(answer)
+        self.arrived.append(answer)
 
     def take(self) -> Iterator[Answer]:
         """Yield the answers whose turn it is."""
-        while self._answers:
-            answer = self._answers.popleft()
+        while self.arrived:
+            answer = self.arrived.popleft()
             if not self._ordered:
                 yield answer
                 continue
@@ -59,7 +57,7 @@ class Inbox:
 
     def left(self) -> Iterator[Answer]:
         """Yield what nobody took, in any order."""
-        yield from self._answers
+        yield from self.arrived
         yield from self._held.values()
 
 
