@@ -458,3 +458,40 @@ class Task(Body, kw_only=True):
     group: str = ""
     max_batch: int = 8
     max_wait_s: float = 0.005
+
+
+class ServedVersion(Body, kw_only=True):
+    """One version of a served model.
+
+    Attributes:
+        path: the file or folder that was prepared on this node; "" where the worker fetches `url`.
+    """
+
+    version: str
+    url: str = ""
+    sha256: str = ""
+    path: str = ""
+
+
+class ServingTask(Body, kw_only=True):
+    """What a serving worker runs: published retained at the edge, given to the cloud's in `environment.TASK`.
+
+    Attributes:
+        hash: identifies this content.
+        framework: the spec's ``frameworkType``: which of the worker's runtimes opens the files.
+        target: the version that must serve; the others are told so that the one that serves can go on meanwhile.
+        max_batch / max_wait_s: bounds of a micro-batch.
+    """
+
+    uid: str
+    namespace: str
+    name: str
+    generation: Count
+    hash: str
+    model_name: str
+    framework: str
+    target: str
+    versions: list[ServedVersion]
+    port: int
+    max_batch: int = 8
+    max_wait_s: float = 0.005
