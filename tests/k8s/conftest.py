@@ -41,6 +41,17 @@ def objects(overlay: str) -> list[Object]:
     return list(yaml.safe_load_all(rendered(K8S / "overlays" / overlay)))
 
 
+def with_component(folder: Path, component: str, overlay: str = "kubeedge") -> list[Object]:
+    """Return the objects of an overlay of one's own, written to a folder, that adds a component to one of ours."""
+    own = folder / component
+    own.mkdir()
+    # Kustomize takes components by relative paths only.
+    k8s = "../" * len(own.parts[1:]) + str(K8S)[1:]
+    text = {"resources": [f"{k8s}/overlays/{overlay}"], "components": [f"{k8s}/components/{component}"]}
+    (own / "kustomization.yaml").write_text(yaml.safe_dump(text))
+    return list(yaml.safe_load_all(rendered(own)))
+
+
 def one(found: list[Object], kind: str, name: str) -> Object:
     """Return the only object of that kind and name; generated names count without their hash."""
     (obj,) = (

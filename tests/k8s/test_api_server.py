@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ import yaml
 from tests.cloud.gm.peers import Eyes, Kubelet, Lc, add_node, dataset, model, service, service_ref
 from tests.cloud.gm.test_manager import is_running
 from tests.cluster.control_plane import ApiServer
-from tests.k8s.conftest import K8S, OVERLAYS, Object, objects, rendered
+from tests.k8s.conftest import K8S, OVERLAYS, Object, objects, rendered, with_component
 from tests.mosquitto import Mosquitto
 
 from nereid_cloud.cluster.kinds import DATASET, JOINT_INFERENCE_SERVICE, LEASE, MODEL, NODE, POD, ref_of
-from nereid_cloud.cluster.port import Cluster, Ref
+from nereid_cloud.cluster.port import Cluster, Kind, Ref
 from nereid_cloud.gm.manager import run
 from nereid_cloud.gm.settings import Settings
 from nereid_shared.errors import Forbidden, NotFound
@@ -25,6 +26,7 @@ from nereid_shared.errors import Forbidden, NotFound
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 ACCOUNT = "system:serviceaccount:nereid:nereid-gm"
+ELSEWHERE = "elsewhere"
 Grant = tuple[str, str, str]  # verb, resource with its group, namespace or "*"
 
 
@@ -39,6 +41,8 @@ def kubectl(server: ApiServer, *arguments: str, stdin: str = "") -> subprocess.C
 def prepared(api_server: ApiServer) -> ApiServer:
     """An API server with Nereid's namespaces, without which nothing in them can be tried."""
     kubectl(api_server, "apply", "--server-side", "-f", str(K8S / "base" / "namespaces.yaml"))
+    elsewhere = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ELSEWHERE}}
+    kubectl(api_server, "apply", "--server-side", "-f", "-", stdin=json.dumps(elsewhere))
     return api_server
 
 
@@ -52,14 +56,20 @@ def test_the_api_server_takes_every_object_without_a_warning(overlay: str, prepa
     assert "Warning" not in done.stderr
 
 
-@pytest.fixture
-def account(prepared: ApiServer, tmp_path: Path) -> Iterator[Path]:
-    """A kubeconfig of the GlobalManager's service account, with the rights that an overlay gives it."""
-    rights = [
+@pytest.fixture(params=["kubeedge", "namespaced"])
+def rights(request: pytest.FixtureRequest, tmp_path: Path) -> list[Object]:
+    """The account that an overlay makes, and what it gives it."""
+    found = objects("kubeedge") if request.param == "kubeedge" else with_component(tmp_path, request.param)
+    return [
         obj
-        for obj in objects("kubeedge")
+        for obj in found
         if obj["kind"] == "ServiceAccount" or obj["apiVersion"].startswith("rbac.authorization.k8s.io")
     ]
+
+
+@pytest.fixture
+def account(prepared: ApiServer, rights: list[Object], tmp_path: Path) -> Iterator[Path]:
+    """A kubeconfig of the GlobalManager's service account, with those rights and none that are left of others."""
     text = yaml.safe_dump_all(rights)
     kubectl(prepared, "apply", "-f", "-", stdin=text)
     token = kubectl(prepared, "create", "token", "nereid-gm", "--namespace=nereid").stdout.strip()
@@ -68,7 +78,7 @@ def account(prepared: ApiServer, tmp_path: Path) -> Iterator[Path]:
     file = tmp_path / "kubeconfig"
     file.write_text(yaml.safe_dump(config))
     yield file
-    kubectl(prepared, "delete", "--wait=false", "-f", "-", stdin=text)
+    kubectl(prepared, "delete", "-f", "-", stdin=text)
 
 
 @pytest.fixture
@@ -85,13 +95,14 @@ def real(prepared: ApiServer) -> Iterator[Cluster]:
             cluster.delete(Ref(kind=NODE, name=name))
 
 
-async def live(real: Cluster, broker: Mosquitto, kubeconfig: Path) -> None:
-    """Let a GlobalManager do all that it does: serve, count, replace a Pod, say Events, delete, give up its Lease."""
+async def live(real: Cluster, broker: Mosquitto, kubeconfig: Path, *, confined: bool) -> None:
+    """Let a GlobalManager do all it does: serve, count, say Events, delete, refuse elsewhere, give up its Lease."""
     from nereid_cloud.cluster.kubernetes import KubernetesCluster  # noqa: PLC0415 - takes a second to import
 
     settings = Settings.from_args(
         ["--kubeconfig", str(kubeconfig), "--broker", broker.url, "--lease-namespace", "nereid",
-         "--metrics-interval", "200ms", "--delete-timeout", "10s", "--namespace", "default"]
+         "--metrics-interval", "200ms", "--delete-timeout", "10s", "--namespace", "default",
+         *(["--confined"] if confined else [])]
     )  # fmt: skip
     stop = asyncio.Event()
     with closing(KubernetesCluster(kubeconfig=kubeconfig)) as own:
@@ -103,34 +114,61 @@ async def live(real: Cluster, broker: Mosquitto, kubeconfig: Path) -> None:
         ):
             for obj in (model("little"), model("big"), dataset("pictures", "edge-0", part="test"), service()):
                 await asyncio.to_thread(real.create, obj)
+            for obj in (dataset("others", "edge-0"), service("others")):
+                obj["metadata"]["namespace"] = ELSEWHERE
+                await asyncio.to_thread(real.create, obj)
             await eyes.until(lambda: is_running(eyes))
             await eyes.until(lambda: "Running" in eyes.reasons())
+            if not confined:
+                await eyes.until(lambda: "NamespaceNotServed" in _said_elsewhere(eyes))
+                await eyes.until(lambda: (eyes.get(DATASET, "others", ELSEWHERE) or {}).get("status"))
             for ref in (service_ref(), Ref(kind=DATASET, name="pictures", namespace="default")):
                 await asyncio.to_thread(real.delete, ref)
             await eyes.until(lambda: not eyes.get(JOINT_INFERENCE_SERVICE, "digits"))
             await eyes.until(lambda: not eyes.get(DATASET, "pictures"))
+            for kind in (JOINT_INFERENCE_SERVICE, DATASET):
+                # With the status, the finalizer shows whether anybody looked at it.
+                assert bool(_finalizers(eyes, kind)) != confined
+                await asyncio.to_thread(real.delete, Ref(kind=kind, name="others", namespace=ELSEWHERE))
+                await eyes.until(partial(_is_gone, eyes, kind))
             for name in ("little", "big"):
                 await asyncio.to_thread(real.delete, Ref(kind=MODEL, name=name, namespace="default"))
             stop.set()
             await leading
 
 
+def _said_elsewhere(eyes: Eyes) -> set[str]:
+    status = (eyes.get(JOINT_INFERENCE_SERVICE, "others", ELSEWHERE) or {}).get("status") or {}
+    return {condition["reason"] for condition in status.get("conditions") or ()}
+
+
+def _is_gone(eyes: Eyes, kind: Kind) -> bool:
+    return eyes.get(kind, "others", ELSEWHERE) is None
+
+
+def _finalizers(eyes: Eyes, kind: Kind) -> list[str]:
+    return list((eyes.get(kind, "others", ELSEWHERE) or {"metadata": {}})["metadata"].get("finalizers") or ())
+
+
 async def test_the_globalmanager_needs_the_rights_that_it_has_and_no_others(
-    real: Cluster, broker: Mosquitto, account: Path, prepared: ApiServer
+    real: Cluster, broker: Mosquitto, account: Path, rights: list[Object], prepared: ApiServer
 ) -> None:
     if prepared.audit is None:
         pytest.skip("a user's cluster: its audit log cannot be read from here")
     with suppress(NotFound):
         real.delete(Ref(kind=LEASE, name="nereid-gm", namespace="nereid"))
-    await live(real, broker, account)
-    entries = [json.loads(line) for line in prepared.audit.read_text().splitlines()]
+    seen = len(prepared.audit.read_text().splitlines())
+    confined = "nereid-gm-resources" not in {obj["metadata"]["name"] for obj in rights}
+    await live(real, broker, account, confined=confined)
+    entries = [json.loads(line) for line in prepared.audit.read_text().splitlines()[seen:]]
     asked = [entry for entry in entries if entry["user"]["username"] == ACCOUNT]
     refused = {_grant_of(entry) for entry in asked if entry["responseStatus"]["code"] == 403}
     assert refused == set()
     used = {_grant_of(entry) for entry in asked}
-    granted = _grants(objects("kubeedge"))
-    anywhere = {(verb, resource, "*") for verb, resource, _ in used}
-    never = {grant for grant in granted if grant not in used and not (grant[2] == "*" and grant in anywhere)}
+    granted = _grants(rights)
+    # What is granted for the whole cluster is needed beyond the namespaces that are served.
+    beyond = {(verb, resource, "*") for verb, resource, namespace in used if namespace not in {"default", "nereid"}}
+    never = {grant for grant in granted if grant not in used | beyond}
     # An Event was not said twice; and that an apply may create is asked for without an entry in the log.
     assert never <= {("patch", "/events", "default"), ("create", "apps/deployments", "default")}
 

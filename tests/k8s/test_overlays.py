@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.k8s.conftest import K8S, OVERLAYS, Object, objects, one, pod_of, rendered
+from tests.k8s.conftest import K8S, OVERLAYS, Object, objects, one, pod_of, with_component
 
 from nereid_cloud.gm.policy import read_runtimes
 from nereid_cloud.gm.settings import Settings as GmSettings
@@ -125,22 +125,23 @@ def test_a_node_goes_on_without_the_cloud(overlay: str) -> None:
 
 
 def test_the_nodes_own_broker_is_used_where_that_is_asked_for(tmp_path: Path) -> None:
-    overlay = K8S / "overlays" / "kubeedge"
-    # Kustomize takes components by relative paths only.
-    own = tmp_path / "own"
-    own.mkdir()
-    up = "../" * len(own.parts[1:])
-    (own / "kustomization.yaml").write_text(
-        yaml.safe_dump(
-            {"resources": [f"{up}{str(overlay)[1:]}"], "components": [f"{up}{str(K8S)[1:]}/components/node-broker"]}
-        )
-    )
-    found = list(yaml.safe_load_all(rendered(own)))
+    found = with_component(tmp_path, "node-broker")
     node = pod_of(one(found, "DaemonSet", "nereid-node"))
     assert [container["name"] for container in node["containers"]] == ["local-controller"]
     assert "--edge-broker=mqtt://127.0.0.1:1883" in arguments(node, "local-controller", found)
     gm = pod_of(one(found, "Deployment", "nereid-gm"))
     assert "--edge-broker=mqtt://127.0.0.1:1883" in arguments(gm, "gm", found)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_of_the_whole_cluster_the_globalmanager_sees_nodes_alone_where_that_is_asked_for(
+    overlay: str, tmp_path: Path
+) -> None:
+    found = with_component(tmp_path, "namespaced", overlay)
+    rules = [rule for obj in found if obj["kind"] == "ClusterRole" for rule in obj["rules"]]
+    assert [rule["resources"] for rule in rules if "resourceNames" not in rule] == [["nodes"]]
+    assert len([obj for obj in found if obj["kind"] == "ClusterRoleBinding"]) == 1
+    assert "--confined" in arguments(pod_of(one(found, "Deployment", "nereid-gm")), "gm", found)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

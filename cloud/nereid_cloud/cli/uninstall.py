@@ -30,7 +30,7 @@ _RBAC: Final = {
 _SECRET: Final = Kind(group="", version="v1", kind="Secret", plural="secrets")
 # What k8s/base, k8s/workers and `nereid certs` put outside Nereid's own namespaces.
 _NAMED: Final = (
-    *((kind, "nereid-gm") for kind in (_RBAC["ClusterRoleBinding"], _RBAC["ClusterRole"])),
+    *((_RBAC[kind], f"nereid-gm{of}") for kind in ("ClusterRoleBinding", "ClusterRole") for of in ("", "-resources")),
     *((_RBAC[kind], f"nereid-gm-{of}") for kind in ("RoleBinding", "Role") for of in ("workers", "node-events")),
     (_SECRET, "nereid-worker-tls"),
 )  # fmt: skip

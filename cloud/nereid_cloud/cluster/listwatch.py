@@ -41,6 +41,7 @@ class ListWatch:
         on_list: all objects; those that are not among them are gone.
         on_event: one change; never a bookmark.
         stop: ends it.
+        namespace: where the objects are; None for all namespaces.
         labels: label selector of the objects.
         fields: field selector of the objects.
         last_retry_s: the longest pause after failures.
@@ -54,12 +55,14 @@ class ListWatch:
         on_list: Callable[[list[Object]], None],
         on_event: Callable[[WatchEvent], None],
         stop: threading.Event,
+        namespace: str | None = None,
         labels: str = "",
         fields: str = "",
         last_retry_s: float = LAST_RETRY_S,
     ) -> None:
         self._cluster, self._kind, self._on_list, self._on_event = cluster, kind, on_list, on_event
-        self._stop, self._labels, self._fields, self._last_retry_s = stop, labels, fields, last_retry_s
+        self._stop, self._last_retry_s = stop, last_retry_s
+        self._namespace, self._labels, self._fields = namespace, labels, fields
         self._failures, self._version, self._began = 0, "", math.inf
 
     def run(self) -> None:
@@ -99,7 +102,7 @@ class ListWatch:
         return delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
 
     def _list(self) -> None:
-        listed = self._cluster.list(self._kind, labels=self._labels, fields=self._fields)
+        listed = self._cluster.list(self._kind, namespace=self._namespace, labels=self._labels, fields=self._fields)
         self._on_list(listed.items)
         self._version = listed.resource_version
 
@@ -110,6 +113,7 @@ class ListWatch:
             self._kind,
             resource_version=self._version,
             stop=self._stop,
+            namespace=self._namespace,
             labels=self._labels,
             fields=self._fields,
             timeout_s=WATCH_S * random.uniform(1.0, 2.0),  # noqa: S311 - jitter

@@ -42,17 +42,27 @@ class Recorder:
 
     Args:
         cluster: where they are written.
+        serves: whether we may write Events of a namespace; elsewhere they are only logged.
         clock: monotonic seconds.
     """
 
-    def __init__(self, cluster: Cluster, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cluster, self._clock = cluster, clock
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        serves: Callable[[str], bool] = lambda _namespace: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster, self._serves, self._clock = cluster, serves, clock
         self._buckets: dict[str, _Bucket] = {}
 
     async def record(self, obj: Object, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         """Say something about an object, unless it has said too much lately."""
         name = obj["metadata"]["name"]
         logger.info("event", extra={"object": name, "reason": reason, "message_": message})
+        namespace = obj["metadata"].get("namespace")
+        if namespace and not self._serves(namespace):
+            return
         bucket = self._bucket(obj)
         if bucket.tokens < 1:
             bucket.dropped += 1

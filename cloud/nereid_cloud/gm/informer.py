@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A kind's objects as a cache that follows the cluster: list, watch, and list again when the watch is lost.
 
-One thread per kind talks to the blocking port; the cache belongs to the event loop, where every change arrives as a
-callback. Cached objects are shared: nobody changes them.
+One thread per kind, or per namespace of it, talks to the blocking port; the cache belongs to the event loop, where
+every change arrives as a callback. Cached objects are shared: nobody changes them.
 """
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -65,12 +66,13 @@ class Named(Mapping[str, Object]):
 
 
 class Informer:
-    """The cache of one kind; ``async with`` runs its thread.
+    """The cache of one kind; ``async with`` runs its threads.
 
     Args:
         cluster: where the objects are.
         kind: which objects.
         on_change: called on the loop as (key, former object or None, present object or None).
+        namespaces: only objects of these; of all where there are none.
         labels: label selector of the objects.
         index: a label by whose value `labelled` finds objects.
         trim: what of an object is kept; it may share parts with it. A fleet's objects are most of the memory.
@@ -82,6 +84,7 @@ class Informer:
         kind: Kind,
         on_change: OnChange | None = None,
         *,
+        namespaces: Collection[str] = (),
         labels: str = "",
         index: str = "",
         trim: Callable[[Object], Object] = without_managers,
@@ -93,25 +96,31 @@ class Informer:
         self._cluster, self._labels, self._on_change = cluster, labels, on_change
         self._objects: dict[Key, Object] = {}
         self._synced = asyncio.Event()
+        self._unlisted: set[str | None] = set(namespaces) or {None}
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: asyncio.Future[None] | None = None
-        self._thread = threading.Thread(target=self._run, name=f"informer-{kind.plural}", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=(one,), name=f"informer-{kind.plural}", daemon=True)
+            for one in self._unlisted
+        ]
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._failure = self._loop.create_future()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        await asyncio.to_thread(self._thread.join, STOP_TIMEOUT_S)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join, STOP_TIMEOUT_S)
 
     async def wait_synced(self) -> None:
-        """Return once the first list is in the cache."""
+        """Return once the first list, or that of each namespace, is in the cache."""
         await self._synced.wait()
 
     def get(self, namespace: str, name: str) -> Object | None:
@@ -149,13 +158,15 @@ class Informer:
         await asyncio.wait([self._failure])
         self._failure.result()
 
-    def _run(self) -> None:
+    def _run(self, namespace: str | None) -> None:
+        replace_all = partial(self._replace_all, namespace)
         follow = ListWatch(
             self._cluster,
             self.kind,
-            on_list=lambda objects: self._on_loop(self._replace_all, [self._trim(obj) for obj in objects]),
+            on_list=lambda objects: self._on_loop(replace_all, [self._trim(obj) for obj in objects]),
             on_event=lambda event: self._on_loop(self._take, replace(event, object=self._trim(event.object))),
             stop=self._stop,
+            namespace=namespace,
             labels=self._labels,
         )
         try:
@@ -185,13 +196,16 @@ class Informer:
         if self._failure is not None and not self._failure.done():
             self._failure.set_exception(error)
 
-    def _replace_all(self, objects: list[Object]) -> None:
+    def _replace_all(self, namespace: str | None, objects: list[Object]) -> None:
         present = {key_of(obj): obj for obj in objects}
         for key in self._objects.keys() - present.keys():
-            self._set(key, None)
+            if namespace in {None, key.namespace}:
+                self._set(key, None)
         for key, obj in present.items():
             self._set(key, obj)
-        self._synced.set()
+        self._unlisted.discard(namespace)
+        if not self._unlisted:
+            self._synced.set()
 
     def _take(self, event: WatchEvent) -> None:
         self._set(key_of(event.object), None if event.type == "DELETED" else event.object)

@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, MODEL, NODE, POD
 from nereid_cloud.cluster.port import Cluster, Object
@@ -103,17 +103,17 @@ class Leadership:
         self.observed = Observed(
             timeout_s=settings.node_timeout_s, clock=time.monotonic, linked=lambda: self.downstream.linked
         )
+        served = settings.policy.namespaces
+        # Wherever a service is, its user is told that it is not served there: unless that is not to be seen.
+        seen: Mapping[str, Any] = {"namespaces": served if settings.confined else ()}
+        workers: Mapping[str, Any] = {"namespaces": served, "labels": SERVICE_LABEL, "index": SERVICE_LABEL}
         self._nodes = Informer(cluster, NODE, self._node_changed)
-        self._services = Informer(cluster, JOINT_INFERENCE_SERVICE, self._service_changed)
-        self._datasets = Informer(cluster, DATASET, self._dataset_changed)
-        self._models = Informer(cluster, MODEL, self._model_changed)
-        self._pods = Informer(
-            cluster, POD, self._worker_changed, labels=SERVICE_LABEL, index=SERVICE_LABEL, trim=pod_trimmed
-        )
-        self._deployments = Informer(
-            cluster, DEPLOYMENT, self._worker_changed, labels=SERVICE_LABEL, index=SERVICE_LABEL
-        )
-        self._recorder = Recorder(cluster)
+        self._services = Informer(cluster, JOINT_INFERENCE_SERVICE, self._service_changed, **seen)
+        self._datasets = Informer(cluster, DATASET, self._dataset_changed, **seen)
+        self._models = Informer(cluster, MODEL, self._model_changed, **seen)
+        self._pods = Informer(cluster, POD, self._worker_changed, trim=pod_trimmed, **workers)
+        self._deployments = Informer(cluster, DEPLOYMENT, self._worker_changed, **workers)
+        self._recorder = Recorder(cluster, serves=settings.policy.serves)
         self._notices = Notices(self._services, self._warn)
         self.downstream = Downstream(
             cluster=identity,

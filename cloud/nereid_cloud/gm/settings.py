@@ -14,6 +14,7 @@ from nereid_cloud.gm.leader import LeaseSettings
 from nereid_cloud.gm.names import DEFAULT_EDGE_BROKER
 from nereid_cloud.gm.policy import ANY, Policy, Runtime, read_runtimes
 from nereid_cloud.gm.settling import SETTLE_S
+from nereid_shared.errors import UserError
 from nereid_shared.health import address_of
 from nereid_shared.link import LinkSettings, TlsFiles
 from nereid_shared.quantities import duration_s
@@ -39,6 +40,7 @@ class Settings:
         delete_timeout_s: how long a deletion waits for a node that is there and does not answer.
         settle_s: patience with nodes' first words after a start.
         policy: what workers may be.
+        confined: whether nothing of other namespaces than the policy's is read.
         health: where probes are answered, if anywhere.
         json_logs: one JSON object a line instead of text.
     """
@@ -53,6 +55,7 @@ class Settings:
     delete_timeout_s: float = 30.0
     settle_s: float = SETTLE_S
     policy: Policy = field(default_factory=Policy)
+    confined: bool = False
     health: tuple[str, int] | None = None
     json_logs: bool = False
 
@@ -61,9 +64,11 @@ class Settings:
         """Parse a command line; a wrong one ends the process with usage on standard error.
 
         Raises:
-            UserError: the broker's URL or a file is wrong.
+            UserError: the broker's URL or a file is wrong, or confined to no namespace.
         """
         args = _parser().parse_args(arguments)
+        if args.confined and not args.namespace:
+            raise UserError("to which namespaces?", where="--confined", mend="Name each with --namespace")
         identity = args.identity or f"{socket.gethostname()}-{secrets.token_hex(4)}"
         tls = None
         if args.ca or args.cert or args.key:
@@ -84,6 +89,7 @@ class Settings:
             node_timeout_s=args.node_timeout,
             delete_timeout_s=args.delete_timeout,
             policy=_policy(args),
+            confined=args.confined,
             health=address_of(args.health) if args.health else None,
             json_logs=args.log_format == "json",
         )
@@ -131,6 +137,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--namespace", action="append", default=[], help="serve services of this one; may be repeated; else of all"
+    )
+    parser.add_argument(
+        "--confined",
+        action="store_true",
+        help="read nothing outside those namespaces, Nodes apart; who applies a service elsewhere is not told",
     )
     parser.add_argument("--edge-broker", default=DEFAULT_EDGE_BROKER, help="a node's own broker as its Pods reach it")
     parser.add_argument(

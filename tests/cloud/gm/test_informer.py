@@ -27,11 +27,14 @@ class Changes:
         self.seen.append((key.name, former is not None, present is not None))
         self._came.set()
 
+    async def next(self) -> None:
+        self._came.clear()
+        await self._came.wait()
+
     async def until(self, change: tuple[str, bool, bool]) -> None:
         async with asyncio.timeout(10):
             while change not in self.seen:
-                self._came.clear()
-                await self._came.wait()
+                await self.next()
 
 
 async def test_the_cache_follows_the_cluster(cluster: LocalCluster) -> None:
@@ -102,6 +105,40 @@ async def test_a_watch_that_is_too_old_is_followed_by_a_new_list(tmp_path: Path)
         await changes.until(("one", True, False))
         assert [obj["metadata"]["name"] for obj in informer.items()] == ["last"]
     cluster.close()
+
+
+async def test_a_list_of_one_namespace_says_nothing_of_the_others(tmp_path: Path) -> None:
+    cluster = LateWatcher(tmp_path / DATABASE)
+    for namespace in ("a", "b", "c"):
+        cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        cluster.create(in_namespace(namespace, "one"))
+    changes = Changes()
+    async with Informer(cluster, MODEL, changes, namespaces=("a", "b")) as informer:
+        await asyncio.wait_for(informer.wait_synced(), 10)
+        assert {*map(_place, informer.items())} == {("a", "one"), ("b", "one")}
+        cluster.delete(Ref(kind=MODEL, name="one", namespace="a"))
+        # The history is too short for either watch: both namespaces are listed again.
+        for namespace in ("a", "b"):
+            cluster.create(in_namespace(namespace, "last"))
+            for number in range(300):
+                ref = Ref(kind=MODEL, name="last", namespace=namespace)
+                cluster.patch(ref, {"metadata": {"labels": {"n": str(number)}}})
+        cluster.gate.set()
+        await changes.until(("one", True, False))
+        async with asyncio.timeout(10):
+            while len(informer.items()) < 3:
+                await changes.next()
+        assert {*map(_place, informer.items())} == {("a", "last"), ("b", "one"), ("b", "last")}
+    cluster.close()
+
+
+def in_namespace(namespace: str, name: str) -> Object:
+    made = model(name)
+    return {**made, "metadata": {**made["metadata"], "namespace": namespace}}
+
+
+def _place(obj: Object) -> tuple[str, str]:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
 
 
 async def test_a_written_object_replaces_what_it_was_based_on_and_nothing_newer(cluster: LocalCluster) -> None:
