@@ -301,7 +301,7 @@ class WorkerInfo(Body, kw_only=True):
     Attributes:
         name: the worker's (its Pod's) name.
         owner_kind: the resource's kind in lower case, as the seed has it.
-        kind: ``inference``.
+        kind: ``inference``, or ``serving`` (a worker of an InferenceModel).
         status: the seeds' ``running``, ``completed``, ``failed``; and ``starting``, ``offline`` (the will).
         boot: random id of the process; a will counts only for its own boot.
         number: counts this boot's messages.
@@ -311,6 +311,8 @@ class WorkerInfo(Body, kw_only=True):
             knows to be committed.
         batches: cloud worker: batches run; with `processed`, `undecodable` samples, those that the model could not
             answer (`failed`), and those of nodes outside the service (`refused`).
+        serving_version: serving worker: the version that answers now; "" while none does. Where it is not the task's
+            target, `reason` and `message` say why: the target is prepared, or failed and the former goes on.
         reason: one CamelCase word, where `status` is ``failed`` or the worker waits.
     """
 
@@ -335,6 +337,7 @@ class WorkerInfo(Body, kw_only=True):
     undecodable: Count = 0
     failed: Count = 0
     refused: Count = 0
+    serving_version: str = ""
     reason: str = ""
     message: str = ""
 
@@ -362,9 +365,10 @@ class TaskStatus(Body, kw_only=True):
     """The seeds' status body, LC→GM, with what Nereid adds.
 
     Attributes:
-        phase: ``inference`` for services, ``dataset`` for datasets.
+        phase: ``inference`` for services, ``dataset`` for datasets, ``serving`` for inference models.
         status: ``running``, ``completed``, ``failed``, ``starting``, ``offline`` (the worker is gone).
         number_of_samples: datasets only.
+        serving_version: inference models only: as in the worker's info.
         update_time: when the dataset's files, or what is said of a service, its counts too, last changed.
     """
 
@@ -378,6 +382,7 @@ class TaskStatus(Body, kw_only=True):
     worker: str = ""
     ledger: Ledger | None = None
     number_of_samples: int | None = None
+    serving_version: str = ""
     update_time: str | None = None
     reason: str = ""
     message: str = ""
