@@ -23,9 +23,9 @@ from nereid_shared.errors import BadSample, SubscribeRefused, UserError
 from nereid_shared.link import Link, LinkSettings, Message
 from nereid_shared.messages import Task, TaskModel, WorkerInfo
 from nereid_shared.samples import Counts, Result, Sample
+from nereid_worker.batches import QUICK_AFTER, QUICK_S
 from nereid_worker.cloud import CloudWorker
 from nereid_worker.cloud_answers import Predict
-from nereid_worker.cloud_batches import QUICK_AFTER, QUICK_S
 
 SERVICE, NODE, WAIT_S = "helmet-01234567", "edge-0", 10.0
 

@@ -35,9 +35,10 @@ from nereid_shared.errors import (
 from nereid_shared.link import FAILURE, Link, LinkSettings, Message, TlsFiles
 from nereid_shared.messages import Task, WorkerStatus
 from nereid_shared.samples import UNDECODABLE, Result, Sample
+from nereid_worker.batches import Batches, Pace
 from nereid_worker.classifier import Classifier
 from nereid_worker.cloud_answers import Predict, answer
-from nereid_worker.cloud_batches import Batches, Job, Pace
+from nereid_worker.cloud_batches import Job
 from nereid_worker.cloud_info import CloudInfo
 from nereid_worker.models import name_of, on_this_node
 from nereid_worker.scratch import Scratch
@@ -96,7 +97,7 @@ class CloudWorker:
         self._waiting: set[_Identity] = set()
         self._settled = asyncio.Event()
         self._stopping, self._serving = asyncio.Event(), asyncio.Event()
-        self._batches = Batches(max_batch=task.max_batch, max_wait_s=task.max_wait_s)
+        self._batches: Batches[Job] = Batches(max_batch=task.max_batch, max_wait_s=task.max_wait_s)
         self._pace = Pace()
         self._answer: Callable[[list[Job]], list[Result]] | None = None
         self._filter = topics.shared(topics.SAMPLES.filter(service=task.service), group=task.group)

@@ -4,7 +4,8 @@ import threading
 import time
 
 from nereid_shared.samples import Counts, Sample, digest_of
-from nereid_worker.cloud_batches import Batches, Job
+from nereid_worker.batches import Batches
+from nereid_worker.cloud_batches import Job
 
 LONG_S = 10.0
 
@@ -22,7 +23,7 @@ def numbers(batch: list[Job]) -> list[int]:
 
 
 async def test_an_idle_model_gets_a_lone_sample_at_once() -> None:
-    batches, loop = Batches(max_batch=8, max_wait_s=LONG_S), asyncio.get_running_loop()
+    batches, loop = Batches[Job](max_batch=8, max_wait_s=LONG_S), asyncio.get_running_loop()
     began = time.monotonic()
     for seq in range(3):
         batches.put(job(seq, loop))
@@ -31,7 +32,7 @@ async def test_an_idle_model_gets_a_lone_sample_at_once() -> None:
 
 
 async def test_a_batch_is_what_is_there_up_to_its_size() -> None:
-    batches, loop = Batches(max_batch=4, max_wait_s=0.0), asyncio.get_running_loop()
+    batches, loop = Batches[Job](max_batch=4, max_wait_s=0.0), asyncio.get_running_loop()
     for seq in range(6):
         batches.put(job(seq, loop))
     assert numbers(batches.take()) == [0, 1, 2, 3]
@@ -39,7 +40,7 @@ async def test_a_batch_is_what_is_there_up_to_its_size() -> None:
 
 
 async def test_under_load_a_batch_waits_for_as_many_as_the_last_had() -> None:
-    batches, loop = Batches(max_batch=4, max_wait_s=LONG_S), asyncio.get_running_loop()
+    batches, loop = Batches[Job](max_batch=4, max_wait_s=LONG_S), asyncio.get_running_loop()
     for seq in range(5):
         batches.put(job(seq, loop))
     assert len(batches.take()) == 4
@@ -56,7 +57,7 @@ async def test_under_load_a_batch_waits_for_as_many_as_the_last_had() -> None:
 
 
 async def test_under_load_a_batch_waits_no_longer_than_its_bound() -> None:
-    batches, loop = Batches(max_batch=4, max_wait_s=0.01), asyncio.get_running_loop()
+    batches, loop = Batches[Job](max_batch=4, max_wait_s=0.01), asyncio.get_running_loop()
     for seq in range(5):
         batches.put(job(seq, loop))
     assert len(batches.take()) == 4
@@ -64,10 +65,21 @@ async def test_under_load_a_batch_waits_no_longer_than_its_bound() -> None:
 
 
 async def test_after_stop_what_is_there_still_comes_and_then_nothing() -> None:
-    batches, loop = Batches(max_batch=1, max_wait_s=LONG_S), asyncio.get_running_loop()
+    batches, loop = Batches[Job](max_batch=1, max_wait_s=LONG_S), asyncio.get_running_loop()
     batches.put(job(1, loop))
     assert not batches.wait_stopped(0.0)
     batches.stop()
     assert batches.wait_stopped(LONG_S)
     assert numbers(batches.take()) == [1]
     assert batches.take() == []
+
+
+def test_a_batch_is_counted_in_rows_and_a_large_job_comes_alone() -> None:
+    batches = Batches[bytes](max_batch=4, max_wait_s=0.0, rows=len)
+    for rows in (3, 1, 2, 9, 1):
+        batches.put(b"r" * rows)
+    assert batches.rows == 16
+    assert [len(one) for one in batches.take()] == [3, 1]
+    assert [len(one) for one in batches.take()] == [2]
+    assert [len(one) for one in batches.take()] == [9]
+    assert batches.rows == 1
