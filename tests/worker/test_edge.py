@@ -3,14 +3,16 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.mosquitto import Mosquitto, free_port
-from tests.worker.lc_peer import NODE, SERVICE, WORKER, LcPeer, answer_to, never
+from tests.worker.lc_peer import NODE, SERVICE, WORKER, LcPeer, answer_to, at_once, never
 from tests.worker.scenes import EASY, HARD, picture, write_dataset, write_model
 
 from nereid_shared.messages import Ledger, WorkerInfo
@@ -28,12 +30,17 @@ from nereid_worker.uplink import Uplink
 
 FRAMES = {grey: picture(grey) for grey in (EASY, HARD)}
 
+FAR_S = 3600.0
+"""A deadline that no test lives to see: who waits for it, hangs."""
+
+WAIT_S = 30.0
+
 
 class Rig:
     """A service with its page, spool and uplink."""
 
     def __init__(
-        self, url: str, folder: Path, *, deadline_s: float = 5.0, spool_bytes: int = 1 << 20, rule: str = "0.5",
+        self, url: str, folder: Path, *, deadline_s: float = FAR_S, spool_bytes: int = 1 << 20, rule: str = "0.5",
         budget: str | None = None,
     ) -> None:  # fmt: skip
         self.page = Page(folder / "page", now_us=1)
@@ -89,11 +96,9 @@ def make(tmp_path: Path, broker: Mosquitto) -> Iterator[Make]:
         one.close()
 
 
-def after(delay_s: float) -> Callable[[Sample], Iterator[tuple[float, Result]]]:
-    def behaviour(sample: Sample) -> Iterator[tuple[float, Result]]:
-        yield delay_s, answer_to(sample)
-
-    return behaviour
+def first(answers: Iterable[Answer], count: int) -> list[Answer]:
+    """Return as many answers, and leave the rest where it is."""
+    return list(islice(answers, count))
 
 
 def test_infer_gives_the_edges_answer_to_an_easy_frame_and_the_clouds_to_a_hard_one(
@@ -117,13 +122,15 @@ def test_the_broker_is_told_the_pods_keepalive(broker: Mosquitto, make: Make) ->
 
 
 def test_infer_waits_at_most_the_deadline_and_corrects_later(broker: Mosquitto, make: Make) -> None:
-    with LcPeer(broker.url, behaviour=after(0.4)):
+    with LcPeer(broker.url, behaviour=never) as peer:
         rig = make(deadline_s=0.15)
         began = time.monotonic()
         answer = rig.service.infer(FRAMES[HARD], key="late")
-        assert 0.15 <= time.monotonic() - began < 0.35
+        assert time.monotonic() - began >= 0.15
         assert (answer.tier, answer.degraded, answer.is_hard) == ("edge", True, True)
-        (correction,) = rig.service.corrections(timeout_s=2.0)
+        peer.wait(lambda: peer.samples)
+        peer.send(answer_to(peer.samples[0]))
+        (correction,) = first(rig.service.corrections(timeout_s=WAIT_S), 1)
         assert (correction.key, correction.label, correction.tier) == ("late", "cloud", "cloud")
         assert correction.edge == answer.edge
         assert correction.captured_at == answer.captured_at
@@ -138,16 +145,22 @@ def test_nobody_waits_for_a_broker_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_easy_answers_do_not_wait_for_hard_ones(broker: Mosquitto, make: Make) -> None:
-    with LcPeer(broker.url, behaviour=after(0.4)):
-        answers = list(make().service.stream([FRAMES[HARD], *[FRAMES[EASY]] * 20, FRAMES[HARD]]))
-    assert [a.index for a in answers] == [*range(1, 21), 0, 21]
-    assert all(a.latency_s < 0.3 for a in answers if not a.is_hard)
-    assert all(a.latency_s >= 0.4 and a.tier == "cloud" for a in answers if a.is_hard)
+    with LcPeer(broker.url, behaviour=never) as peer:
+        answers = make().service.stream([FRAMES[HARD], *[FRAMES[EASY]] * 20, FRAMES[HARD]])
+        assert [(a.index, a.is_hard) for a in first(answers, 20)] == [(index, False) for index in range(1, 21)]
+        peer.wait(lambda: peer.samples)
+        peer.behaviour = at_once
+        peer.send(answer_to(peer.samples[0]))
+        assert [(a.index, a.tier) for a in answers] == [(0, "cloud"), (21, "cloud")]
 
 
 def test_ordered_answers_come_in_the_sources_order(broker: Mosquitto, make: Make) -> None:
+    came: list[Sample] = []
+
     def the_first_last(sample: Sample) -> Iterator[tuple[float, Result]]:
-        yield 0.3 / sample.seq, answer_to(sample)
+        came.append(sample)
+        if len(came) == 2:
+            yield from ((0.0, answer_to(one)) for one in reversed(came))
 
     with LcPeer(broker.url, behaviour=the_first_last):
         rig = make()
@@ -185,16 +198,17 @@ def test_what_the_cloud_cannot_answer_stays_with_the_edges_word_at_once(broker: 
     with LcPeer(broker.url, behaviour=refuse):
         answer = make().service.infer(FRAMES[HARD])
     assert (answer.tier, answer.degraded, answer.reason) == ("edge", True, "undecodable")
-    assert answer.latency_s < 2.0
 
 
 def test_answers_that_nobody_waits_for_any_more_become_corrections(broker: Mosquitto, make: Make) -> None:
-    with LcPeer(broker.url, behaviour=after(0.2)):
+    with LcPeer(broker.url, behaviour=never) as peer:
         service = make().service
         for answer in service.stream([FRAMES[HARD], FRAMES[EASY], FRAMES[EASY]]):
             assert answer.index == 1
             break
-        (correction,) = service.corrections(timeout_s=2.0)
+        peer.wait(lambda: peer.samples)
+        peer.send(answer_to(peer.samples[0]))
+        (correction,) = first(service.corrections(timeout_s=WAIT_S), 1)
         assert (correction.index, correction.label) == (0, "cloud")
 
 
@@ -203,11 +217,21 @@ def test_a_full_spool_makes_files_wait_and_loses_none(broker: Mosquitto, make: M
     with LcPeer(broker.url) as peer:
         peer.accepting = False
         rig = make(spool_bytes=1000, deadline_s=0.2)
-        release = threading.Timer(0.6, lambda: setattr(peer, "accepting", True))
-        release.start()
-        answers = list(rig.service.stream(Files(str(index), "csv")))
+        heard: list[Answer] = []
+
+        def read() -> list[Answer]:
+            return list(rig.service.stream(Files(str(index), "csv"), on_edge=heard.append))
+
+        with ThreadPoolExecutor() as reader:
+            reading = reader.submit(read)
+            try:
+                # The spool is full, and the next frame has its edge answer and is not counted: it waits for room.
+                peer.wait(lambda: len(heard) > rig.ledger.hard and not rig.spool.has_room(len(FRAMES[HARD])))
+                peer.accepting = True
+                answers = reading.result(WAIT_S)
+            finally:
+                rig.service.end(SystemExit())
         peer.wait(lambda: len(peer.samples) == 12)
-        release.join()
     assert len(answers) == 12
     assert rig.ledger.dropped == {}
     assert (rig.ledger.hard, rig.page.cursor) == (12, 12)
@@ -216,15 +240,17 @@ def test_a_full_spool_makes_files_wait_and_loses_none(broker: Mosquitto, make: M
 def test_a_full_spool_makes_a_camera_keep_the_edges_answer(broker: Mosquitto, make: Make) -> None:
     with LcPeer(broker.url, behaviour=never) as peer:
         peer.accepting = False
-        rig = make(spool_bytes=1000, deadline_s=0.2)
-        answers = [rig.service.infer(FRAMES[HARD]) for _ in range(6)]
-        refused = [a for a in answers if a.reason == "buffer-full"]
-        assert refused
-        assert all(a.degraded and a.latency_s < 0.2 for a in refused)
+        rig = make(spool_bytes=1000, deadline_s=0.01)
+        taken = 0
+        while rig.service.infer(FRAMES[HARD]).reason != "buffer-full":
+            taken += 1
+        rig.service.deadline_s = FAR_S  # neither room nor an answer comes before
+        refused = [rig.service.infer(FRAMES[HARD]) for _ in range(3)]
+        assert {(a.degraded, a.reason) for a in refused} == {(True, "buffer-full")}
         peer.accepting = True
-        peer.wait(lambda: len(peer.samples) == 6 - len(refused))
-    assert rig.ledger.dropped == {"buffer-full": len(refused)}
-    assert rig.ledger.hard == 6
+        peer.wait(lambda: len(peer.samples) == taken > 0)
+    assert rig.ledger.dropped == {"buffer-full": 4}
+    assert rig.ledger.hard == taken + 4
 
 
 def test_a_sample_that_can_never_fit_is_dropped_by_name(broker: Mosquitto, make: Make, tmp_path: Path) -> None:
@@ -354,8 +380,8 @@ def test_an_lc_that_was_away_gets_all_of_it_in_order(broker: Mosquitto, make: Ma
     with LcPeer(broker.url) as peer:
         peer.wait(lambda: len(peer.samples) == 30)
         peer.wait(lambda: rig.uplink.accepted == 30)
-        assert len(list(rig.service.corrections(timeout_s=1.0))) == 30
-    assert len(rig.spool) == 0
+        assert len(first(rig.service.corrections(timeout_s=WAIT_S), 30)) == 30
+        peer.wait(lambda: len(rig.spool) == 0)
 
 
 def test_a_broker_with_small_packets_gets_the_sample_without_its_pixels(
