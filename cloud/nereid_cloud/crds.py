@@ -26,6 +26,13 @@ _KEPT: Final = (
     "additionalProperties",
 )  # fmt: skip
 _DROPPED: Final = {"title", "$defs"}
+_SCALE: Final = {
+    "scale": {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+}
 
 
 def generate() -> dict[str, str]:
@@ -56,7 +63,7 @@ def definition(kind: ResourceKind) -> dict[str, Any]:
                     "name": kind.version,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}} | (_SCALE if kind.scales else {}),
                     "schema": {"openAPIV3Schema": schema(kind)},
                     "additionalPrinterColumns": [
                         {"name": column.name, "type": column.type}

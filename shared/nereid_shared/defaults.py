@@ -15,3 +15,6 @@ OUTBOX_KEEP_FOR: Final = "1h"
 OUTBOX_MAX_BYTES: Final = "256Mi"
 OUTBOX_MAX_SAMPLES: Final = 10_000
 OUTBOX_MAX_ATTEMPTS: Final = 10
+
+SERVING_PORT: Final = 8501
+"""TensorFlow Serving's port for REST, which the seed's sample names."""

@@ -30,6 +30,7 @@ class ResourceKind:
 
     Attributes:
         columns: the seeds' own first, in the seeds' order.
+        scales: whether ``kubectl scale`` changes ``spec.replicas``.
     """
 
     group: str
@@ -38,6 +39,7 @@ class ResourceKind:
     plural: str
     short_names: tuple[str, ...] = ()
     columns: tuple[Column, ...]
+    scales: bool = False
 
     @property
     def singular(self) -> str:
@@ -88,7 +90,6 @@ DATASET: Final = ResourceKind(
     ),
 )
 
-# Models have no controller (seed 1), hence no conditions to show.
 MODEL: Final = ResourceKind(
     group="edgeai.io",
     version="v1alpha1",
@@ -97,6 +98,7 @@ MODEL: Final = ResourceKind(
     columns=(
         Column(name="updateAGE", type="date", description="The update age", json_path=".status.updateTime"),
         Column(name="metrics", type="string", description="The metrics", json_path=".status.metrics"),
+        *_READY,
     ),
 )
 
@@ -124,6 +126,28 @@ JOINT_INFERENCE_SERVICE: Final = ResourceKind(
     ),
 )
 
+# `isvc` is KServe's, `infpool` the Gateway API's.
+INFERENCE_MODEL: Final = ResourceKind(
+    group="sedna.io",
+    version="v1alpha1",
+    kind="InferenceModel",
+    plural="inferencemodels",
+    short_names=("infm",),
+    scales=True,
+    columns=(
+        Column(name="Layer", type="string", description="Where it is served", json_path=".spec.deployToLayer"),
+        Column(name="Target", type="string", description="The version wanted", json_path=".spec.targetVersion"),
+        Column(name="Serving", type="string", description="What is served", json_path=".status.servingVersion"),
+        *_READY,
+        Column(name="URL", type="string", description="Where requests go", json_path=".status.url"),
+        Column(name="Age", type="date", json_path=".metadata.creationTimestamp"),
+        Column(
+            name="Framework", type="string", description="What opens it", json_path=".spec.frameworkType", priority=1
+        ),
+        Column(name="Replicas", type="integer", description="Its Pods", json_path=".status.replicas", priority=1),
+    ),
+)
+
 KINDS: Final[Mapping[str, ResourceKind]] = MappingProxyType(
-    {kind.kind: kind for kind in (DATASET, MODEL, JOINT_INFERENCE_SERVICE)}
+    {kind.kind: kind for kind in (DATASET, MODEL, JOINT_INFERENCE_SERVICE, INFERENCE_MODEL)}
 )

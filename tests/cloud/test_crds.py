@@ -59,7 +59,16 @@ def test_names_are_the_seeds(name: str) -> None:
     assert {key: ours["names"][key] for key in theirs["names"]} == theirs["names"]
     assert ours["names"]["categories"] == ["nereid"]
     assert version(generated(name))["name"] == version(seed(name))["name"]
-    assert version(generated(name))["subresources"] == {"status": {}}
+    assert version(generated(name))["subresources"]["status"] == {}
+
+
+def test_what_has_replicas_scales() -> None:
+    scale = version(generated("inferencemodels.sedna.io"))["subresources"]["scale"]
+    assert scale == {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
 
 
 def columns(crd: dict[str, Any]) -> list[dict[str, str]]:

@@ -37,6 +37,7 @@ CUSTOM_RESOURCE_DEFINITION: Final = Kind(
 DATASET: Final = _ours(resources.DATASET)
 MODEL: Final = _ours(resources.MODEL)
 JOINT_INFERENCE_SERVICE: Final = _ours(resources.JOINT_INFERENCE_SERVICE)
+INFERENCE_MODEL: Final = _ours(resources.INFERENCE_MODEL)
 
 ALL: Final = (
     POD,
@@ -51,6 +52,7 @@ ALL: Final = (
     DATASET,
     MODEL,
     JOINT_INFERENCE_SERVICE,
+    INFERENCE_MODEL,
 )
 CATEGORIES: Final[Mapping[str, tuple[Kind, ...]]] = MappingProxyType(
     {

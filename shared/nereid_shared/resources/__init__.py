@@ -2,6 +2,12 @@
 """Nereid's custom resources: the single source of the CRDs, and of what every part reads from a spec."""
 
 from nereid_shared.resources.data import Dataset, DatasetSpec, DatasetStatus, Model, ModelSpec, ModelStatus
+from nereid_shared.resources.inferencemodel import (
+    InferenceModel,
+    InferenceModelFile,
+    InferenceModelSpec,
+    InferenceModelStatus,
+)
 from nereid_shared.resources.jointinference import (
     BUILTINS,
     Batching,
@@ -18,6 +24,7 @@ from nereid_shared.resources.mining import HARD_EXAMPLE_RULES, HardExampleAlgori
 from nereid_shared.resources.parsing import (
     CATEGORY,
     DATASET,
+    INFERENCE_MODEL,
     JOINT_INFERENCE_SERVICE,
     KINDS,
     MODEL,
@@ -46,6 +53,7 @@ __all__ = [
     "CATEGORY",
     "DATASET",
     "HARD_EXAMPLE_RULES",
+    "INFERENCE_MODEL",
     "JOINT_INFERENCE_SERVICE",
     "KINDS",
     "MODEL",
@@ -60,6 +68,10 @@ __all__ = [
     "DatasetStatus",
     "EdgeWorker",
     "HardExampleAlgorithm",
+    "InferenceModel",
+    "InferenceModelFile",
+    "InferenceModelSpec",
+    "InferenceModelStatus",
     "JointInferenceService",
     "JointInferenceServiceSpec",
     "JointInferenceServiceStatus",

@@ -11,6 +11,7 @@ from nereid_shared.errors import FieldCause, Invalid
 from nereid_shared.kinds import (
     CATEGORY,
     DATASET,
+    INFERENCE_MODEL,
     JOINT_INFERENCE_SERVICE,
     KINDS,
     MODEL,
@@ -18,17 +19,23 @@ from nereid_shared.kinds import (
     ResourceKind,
 )
 from nereid_shared.resources.data import Dataset, Model
+from nereid_shared.resources.inferencemodel import InferenceModel
 from nereid_shared.resources.jointinference import JointInferenceService
 from nereid_shared.resources.parts import Part, Resource
 from nereid_shared.resources.rules import Rule, broken
 
 __all__ = [
-    "CATEGORY", "DATASET", "JOINT_INFERENCE_SERVICE", "KINDS", "MODEL", "MODELS", "Column", "ResourceKind",
-    "broken_rules", "parse", "rules_of",
+    "CATEGORY", "DATASET", "INFERENCE_MODEL", "JOINT_INFERENCE_SERVICE", "KINDS", "MODEL", "MODELS", "Column",
+    "ResourceKind", "broken_rules", "parse", "rules_of",
 ]  # fmt: skip
 
 MODELS: Final[Mapping[str, type[Resource]]] = MappingProxyType(
-    {DATASET.kind: Dataset, MODEL.kind: Model, JOINT_INFERENCE_SERVICE.kind: JointInferenceService}
+    {
+        DATASET.kind: Dataset,
+        MODEL.kind: Model,
+        JOINT_INFERENCE_SERVICE.kind: JointInferenceService,
+        INFERENCE_MODEL.kind: InferenceModel,
+    }
 )
 """The pydantic model of each kind; its ``spec`` and ``status`` become the schema."""
 

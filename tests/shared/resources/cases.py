@@ -54,7 +54,27 @@ SERVICE: Object = {
         },
     },
 }
-VALID = {"Dataset": DATASET, "Model": MODEL, "JointInferenceService": SERVICE}
+INFERENCE_MODEL: Object = {
+    "apiVersion": "sedna.io/v1alpha1",
+    "kind": "InferenceModel",
+    "metadata": {"name": "digits", "namespace": "default"},
+    "spec": {
+        "modelName": "digits",
+        "deployToLayer": "edge",
+        "frameworkType": "tflite",
+        "nodeName": "edge-0",
+        "nodeSelector": {"kubernetes.io/hostname": "edge-0"},
+        "manifest": [
+            {"version": "3", "downloadURL": "https://host/digits_3.tar.gz", "sha256sum": "0" * 64},
+            {"version": "4", "downloadURL": "/models/digits_4.tflite"},
+        ],
+        "targetVersion": "4",
+        "servingPort": 8501,
+        "replicas": 1,
+        "batching": {"maxSize": 4, "maxWait": "2ms"},
+    },
+}
+VALID = {"Dataset": DATASET, "Model": MODEL, "JointInferenceService": SERVICE, "InferenceModel": INFERENCE_MODEL}
 _ALGORITHM = "spec.edgeWorker.hardExampleAlgorithm"
 
 
@@ -112,6 +132,21 @@ def _rule(name: str, key: str | None, value: str = "0.5", *, refused: bool) -> C
         values={f"{_ALGORITHM}.name": name, f"{_ALGORITHM}.parameters": parameters},
         refused=_ALGORITHM if refused else "",
     )
+
+
+def _infm(name: str, values: Object, refused: str = "", *, by_schema: bool = False) -> Case:
+    return Case(
+        name=name,
+        kind="InferenceModel",
+        values={f"spec.{path}": value for path, value in values.items()},
+        refused=refused and f"spec{'.' if refused != '.' else ''}{refused.removeprefix('.')}",
+        by_schema=by_schema,
+    )
+
+
+def _file(**changes: Any) -> list[Object]:
+    file: Object = {"version": "4", "downloadURL": "https://host/digits_4.tar.gz", **changes}
+    return [{key: value for key, value in file.items() if value is not None}]
 
 
 _EDGE, _CLOUD = "edgeWorker", "cloudWorker"
@@ -262,6 +297,52 @@ CASES: tuple[Case, ...] = (
     _service("an image of one's own", {f"{_EDGE}.workerSpec.image": "registry.example:5000/mine/worker:3"}),
     _service("the longest image's name", {f"{_CLOUD}.workerSpec.image": "a" * 255}),
     _service("scripts in a ConfigMap", {f"{_EDGE}.workerSpec.scriptDir": "configmap:scripts"}),
+    _infm("an edge model by name alone", {"nodeSelector": None}),
+    _infm("an edge model by labels alone", {"nodeName": ""}),
+    _infm("an edge model nowhere", {"nodeName": "", "nodeSelector": {}}, "."),
+    _infm("an edge model without a node", {"nodeName": None, "nodeSelector": None}, "."),
+    _infm("a cloud model anywhere", {"deployToLayer": "cloud", "nodeName": None, "nodeSelector": None}),
+    _infm("an image in place of a manifest", {"image": "host/mine:1", "manifest": None, "targetVersion": None}),
+    _infm("an image besides a manifest", {"image": "host/mine:1"}),
+    _infm("nothing to serve", {"image": "", "manifest": []}, "."),
+    _infm("neither image nor manifest", {"manifest": None}, "."),
+    _infm("a target that no manifest has", {"targetVersion": "5"}),
+    _infm("no target", {"targetVersion": ""}),
+    _infm("a version twice", {"manifest": [*_file(), *_file(downloadURL="/other.tflite")]}, "manifest"),
+    _infm("the usual port", {"servingPort": 0}),
+    _infm("no port given", {"servingPort": None}),
+    _infm("no digest", {"manifest": _file(sha256sum="")}),
+    _infm("no replicas", {"replicas": 0}),
+    *(
+        _infm(name, {path: value}, refused or path, by_schema=True)
+        for name, path, value, refused in (
+            ("no model name", "modelName", None, ""),
+            ("a model name of two levels", "modelName", "a/b", ""),
+            ("a model name of 64", "modelName", "a" * 64, ""),
+            ("no layer", "deployToLayer", None, ""),
+            ("a layer of fog", "deployToLayer", "fog", ""),
+            ("no framework of a model", "frameworkType", None, ""),
+            ("an empty framework", "frameworkType", "", ""),
+            ("a node's name in upper case", "nodeName", "Edge", ""),
+            ("labels that are a list", "nodeSelector", ["edge"], ""),
+            ("a port below", "servingPort", -1, ""),
+            ("a port above", "servingPort", 65536, ""),
+            ("a port in words", "servingPort", "http", ""),
+            ("fewer than no Pods", "replicas", -1, ""),
+            ("too many Pods", "replicas", 1001, ""),
+            ("a manifest that is a URL", "manifest", "https://host/digits.tflite", ""),
+            ("a version without a name", "manifest", _file(version=None), "manifest[0].version"),
+            ("a version that climbs", "manifest", _file(version=".."), "manifest[0].version"),
+            ("a version of numbers", "manifest", _file(version=4), "manifest[0].version"),
+            ("a version without a URL", "manifest", _file(downloadURL=None), "manifest[0].downloadURL"),
+            ("a relative URL", "manifest", _file(downloadURL="digits.tflite"), "manifest[0].downloadURL"),
+            ("a digest in upper case", "manifest", _file(sha256sum="A" * 64), "manifest[0].sha256sum"),
+            ("a target that climbs", "targetVersion", "../4", ""),
+            ("a model's image of 256", "image", "a" * 256, ""),
+            ("a batch of no requests", "batching.maxSize", 0, ""),
+        )
+    ),
+    _infm("a batch that waits too long", {"batching.maxWait": "1m"}, "batching.maxWait"),
 )
 
 # Pydantic lets them pass, for manifests of later versions; an API server and a LocalCluster do not.
@@ -272,5 +353,6 @@ UNKNOWN_FIELDS: tuple[Case, ...] = tuple(
         ("an unknown field of a dataset", "Dataset", "node", "edge-0"),
         ("a misspelt deadline", "JointInferenceService", f"{_EDGE}.deadLine", "1s"),
         ("an unknown field deep down", "JointInferenceService", f"{_CLOUD}.batching.size", 4),
+        ("an unknown field of an InferenceModel", "InferenceModel", "nodename", "edge-0"),
     )
 )

@@ -52,7 +52,7 @@ def test_a_service_may_move_to_other_nodes() -> None:
     assert broken_rules("JointInferenceService", moved, SERVICE) == ()
 
 
-@pytest.mark.parametrize("name", ["dataset", "model", "jointinferenceservice"])
+@pytest.mark.parametrize("name", ["dataset", "model", "jointinferenceservice", "inferencemodel"])
 def test_the_seeds_own_manifests_parse(name: str) -> None:
     parse(yaml.safe_load((SEEDS / f"{name}.yaml").read_text()))
 
