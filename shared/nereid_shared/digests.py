@@ -2,7 +2,7 @@
 """What both sides compute of a desired state: hashes, digests and their order (protocol, "Desired state")."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,7 +17,16 @@ def task_hash(spec: Mapping[str, Any], refs: Mapping[str, Any]) -> str:
 
 def sealed(task: Task) -> Task:
     """Return a task under the hash of all that its worker reads; another generation alone is the same task."""
-    return replace(task, hash=hashlib.sha256(canonical_json(task.content(without={"hash", "generation"}))).hexdigest())
+    return replace(task, hash=hashlib.sha256(canonical_json(content_of(task))).hexdigest())
+
+
+def content_of(task: Task, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return all that a task's worker reads, as its hash covers it, but for some fields."""
+    content = task.content(without={"hash", "generation", *without})
+    # A field that came later: had it always a place here, every worker would start over with the version that has it.
+    if "model" in content and not task.model.path:
+        del content["model"]["path"]
+    return content
 
 
 def digest_of(tasks: Mapping[str, TaskRow]) -> str:

@@ -5,6 +5,8 @@ from typing import Final
 
 HOST_ROOT: Final = "/var/lib/nereid"
 """On every node: the LocalController's state, the workers', and what users put there for them."""
+CACHE: Final = f"{HOST_ROOT}/cache"
+"""On every node: what the LocalController has fetched for the node's workers, which see it under the same path."""
 
 ROLE: Final = "NEREID_ROLE"
 WORKER: Final = "NEREID_WORKER"

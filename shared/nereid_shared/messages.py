@@ -228,13 +228,34 @@ class Sync(Body, kw_only=True):
     want_specs: list[str] = field(default_factory=list)
 
 
+MODEL_FETCHING: Final = "ModelFetching"
+NO_GOLDEN_SAMPLES: Final = "NoGoldenSamples"
+ROLLED_BACK: Final = "RolledBack"
+"""Reasons of a `ModelOutput`: it comes; it serves, and its card has nothing to try it with; its process ended early."""
+
+
 class ModelOutput(Body, kw_only=True):
-    """A model as the seeds' status body names it, with what was verified of it."""
+    """A model as the seeds' status body names it, with what was verified of it.
+
+    Where a task's model is changed there are two of one name: first the one that serves, then the one that shall.
+
+    Attributes:
+        digest: sha256 of the file that is there; "" where that is not known.
+        bytes: the file's size; 0 where that is not known.
+        generation: of the Model that was asked for; 0 where the speaker does not know it.
+        status: "" where nobody has looked at it yet.
+        reason: one CamelCase word: why it is not ready, or what is to be known of it though it is.
+    """
 
     format: str = ""
     url: str = ""
     name: str = ""
     digest: str = ""
+    bytes: Count = 0
+    generation: Count = 0
+    status: Literal["", "fetching", "ready", "failed"] = ""
+    reason: str = ""
+    message: str = ""
 
 
 class TaskInfo(Body, kw_only=True):
@@ -405,12 +426,18 @@ class GmSentinel(Body, kw_only=True):
 
 
 class TaskModel(Body, kw_only=True):
-    """A model that a worker loads: a path or URL, its format, and its digest where the user gave one."""
+    """A model that a worker loads: a path or URL, its format, and its digest where the user gave one.
+
+    Attributes:
+        path: the file as the LocalController has fetched it to this node; "" where `url` is a path, or the worker is
+            one in the cloud, which fetches for itself.
+    """
 
     name: str
     url: str
     format: str = ""
     sha256: str = ""
+    path: str = ""
 
 
 class TaskDataset(Body, kw_only=True):

@@ -18,7 +18,7 @@ Apply = Callable[..., str]
 COLUMNS = {
     "jis": ["STATUS", "ACTIVE", "FAILED", "AGE", "READY", "REASON"],
     "datasets.edgeai.io": ["NUMBEROFSAMPLES", "NODE", "SPEC", "READY", "REASON"],
-    "models.edgeai.io": ["UPDATEAGE", "METRICS"],
+    "models.edgeai.io": ["UPDATEAGE", "METRICS", "READY", "REASON"],
 }
 WIDE = ["SEEN", "HARD", "PENDING", "RATIO"]
 STATUS = {

@@ -15,7 +15,7 @@ from msgspec.structs import fields
 from pydantic.alias_generators import to_camel
 
 from nereid_shared import messages
-from nereid_shared.digests import digest_of, task_hash
+from nereid_shared.digests import content_of, digest_of, sealed, task_hash
 from nereid_shared.errors import MessageInvalid, MessageTooLarge
 from nereid_shared.messages import (
     Body,
@@ -193,7 +193,7 @@ def task(**more: Any) -> Task:
 
 def test_what_a_hash_covers_stays_as_it_is() -> None:
     """Else every worker restarts with the version that changes it."""
-    content = task(rule=TaskRule(name="r")).content(without={"hash", "generation"})
+    content = content_of(task(rule=TaskRule(name="r")))
     assert canonical_json(content).decode() == (
         '{"dataset":null,"deadline_s":1.0,"group":"","kind":"JointInferenceService","max_batch":8,"max_wait_s":0.005,'
         '"model":{"format":"","name":"m","schema_":"1.0","sha256":"","url":"/m"},"name":"x","namespace":"n","nodes":[],'
@@ -202,10 +202,21 @@ def test_what_a_hash_covers_stays_as_it_is() -> None:
     )
 
 
+def test_the_prepared_file_is_part_of_what_a_hash_covers() -> None:
+    plain, prepared = task(), task(model=TaskModel(name="m", url="/m", path="/cache/m"))
+    assert sealed(plain).hash != sealed(prepared).hash
+    assert content_of(plain, without={"model"}) == content_of(prepared, without={"model"})
+
+
 def test_contents_go_by_the_names_of_the_fields_at_every_depth() -> None:
     output = Output(models=[ModelOutput(name="m")], task_info=TaskInfo(start_time="now"))
     tasks = {"u": TaskState(generation=1, condition="Running")}
-    assert output.content()["models"] == [{"schema_": "1.0", "format": "", "url": "", "name": "m", "digest": ""}]
+    assert output.content()["models"] == [
+        {
+            "schema_": "1.0", "format": "", "url": "", "name": "m", "digest": "", "bytes": 0, "generation": 0,
+            "status": "", "reason": "", "message": "",
+        }
+    ]  # fmt: skip
     assert output.content()["task_info"]["start_time"] == "now"
     assert NodeState(boot="b", number=1, tasks=tasks).content()["tasks"]["u"]["schema_"] == "1.0"
 

@@ -2,13 +2,15 @@
 """Dataset and Model (seed 1): the metadata of data that lives on a node, and of a model file."""
 
 from datetime import datetime
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from nereid_shared.defaults import DATASET_FORMATS
 from nereid_shared.resources.parts import Condition, Metric, ObjectName, Part, Place, Resource
 from nereid_shared.resources.rules import Rule, immutable, path_or_url
+
+ClassName = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class DatasetSpec(Part):
@@ -52,7 +54,32 @@ class ModelSpec(Part):
         default=None, max_length=64, pattern="^[0-9a-f]{64}$", description="The file's sha256, in lower case hex."
     )
 
+    task: str | None = Field(
+        default=None, max_length=63, description="What it is for, such as classification; for selection."
+    )
+    labels: list[ClassName] = Field(
+        default_factory=list, max_length=256, description="The classes that it tells apart; for selection."
+    )
+    framework: str | None = Field(default=None, max_length=63, description="What it was made for, such as tflite.")
+    framework_version: str | None = Field(default=None, max_length=63, description="The framework's version.")
+
     rules: ClassVar[tuple[Rule, ...]] = (path_or_url("modelUrl"),)
+
+
+class ModelNodes(Part):
+    """The nodes whose services name a model, in sums."""
+
+    ready: int = Field(default=0, ge=0, description="Nodes that have it whole.")
+    total: int = Field(default=0, ge=0, description="Nodes whose services name it.")
+
+
+class ModelFailure(Part):
+    """What last kept a node from having a model."""
+
+    node: str = Field(default="", description="The node's name.")
+    reason: str = Field(default="", description="One CamelCase word for programs.")
+    message: str = Field(default="", description="A sentence for people.")
+    time: datetime | None = Field(default=None, description="When the GlobalManager heard of it.")
 
 
 class ModelStatus(Part):
@@ -60,6 +87,14 @@ class ModelStatus(Part):
 
     update_time: datetime | None = Field(default=None, description="When the model was last updated.")
     metrics: list[Metric] = Field(default_factory=list, description="How good the model is, such as its accuracy.")
+    digest: str = Field(default="", description="The file's sha256, as the nodes that have it computed it.")
+    size: int | None = Field(default=None, ge=0, description="The file's size in bytes.")
+    nodes: ModelNodes | None = Field(default=None, description="The nodes whose services name it, in sums.")
+    last_failure: ModelFailure | None = Field(
+        default=None, description="What last kept a node from having it; it stays when that is mended."
+    )
+    conditions: list[Condition] = Field(default_factory=list, max_length=16, description="Ready stands first.")
+    observed_generation: int | None = Field(default=None, ge=0, description="The generation that this speaks of.")
 
 
 class Model(Resource):

@@ -63,9 +63,9 @@ def test_columns_are_three_spaces_apart_as_kubectls(nereid: Nereid, cluster: Loc
     cluster.create(MODEL)
     ref = Ref(kind=kinds.MODEL, name="little", namespace="default")
     cluster.patch(ref, {"status": {"metrics": [{"key": "accuracy", "value": "0.7"}]}}, subresource="status")
-    assert nereid("get", "models").stdout == (
-        'NAME     UPDATEAGE   METRICS\nlittle               [{"key":"accuracy","value":"0.7"}]\n'
-    )
+    head, row = nereid("get", "models").stdout.splitlines()
+    assert head == "NAME     UPDATEAGE   METRICS                              READY   REASON"
+    assert row.rstrip() == 'little               [{"key":"accuracy","value":"0.7"}]'
 
 
 def test_the_category_shows_each_kind_in_a_table_of_its_own(nereid: Nereid, cluster: LocalCluster) -> None:

@@ -165,6 +165,19 @@ CASES: tuple[Case, ...] = (
     ),
     Case(name="relative modelUrl", kind="Model", values={"spec.modelUrl": "little.tflite"}, refused="spec.modelUrl"),
     Case(name="modelUrl by http", kind="Model", values={"spec.modelUrl": "https://host/little.tflite"}),
+    Case(
+        name="a model's metadata",
+        kind="Model",
+        values={
+            "spec.task": "classification",
+            "spec.labels": ["cat", "dog"],
+            "spec.framework": "tflite",
+            "spec.frameworkVersion": "2.14",
+        },
+    ),
+    Case(
+        name="a label without a name", kind="Model", values={"spec.labels": [""]}, refused="spec.labels[0]", by_schema=True
+    ),
     Case(name="no modelUrl", kind="Model", values={"spec.modelUrl": None}, refused="spec.modelUrl", by_schema=True),
     Case(name="relative dataUrl", kind="Dataset", values={"spec.dataUrl": "index.csv"}, refused="spec.dataUrl"),
     Case(name="empty format", kind="Dataset", values={"spec.format": ""}, refused="spec.format", by_schema=True),
