@@ -7,7 +7,8 @@
     │   ├── LinkDown         no connection to the broker
     │   ├── LinkBusy         the queue behind the window of unacknowledged publishes is full
     │   ├── Unavailable      the cluster's API did not answer, or asked us to slow down
-    │   └── Conflict         somebody else wrote first; read again
+    │   ├── Conflict         somebody else wrote first; read again
+    │   └── Stopped          the caller ended a long call; what it had done is kept
     └── PermanentError       the same call fails for ever
         ├── MessageInvalid   a message that is not what its topic says
         ├── MessageTooLarge  a payload above the broker's or our own bound
@@ -19,7 +20,8 @@
         ├── Forbidden        the API refused the caller
         ├── Gone             the watch's resourceVersion is too old; list again
         ├── ModelInvalid     a model file or card that cannot be run
-        └── BadSample        one sample that cannot be read or scored
+        ├── BadSample        one sample that cannot be read or scored
+        └── RequestRefused   an HTTP request that a serving worker does not answer
 
 Third-party errors are translated where they enter, with ``from``.
 """
@@ -72,6 +74,10 @@ class Unavailable(TemporaryError):
 
 class Conflict(TemporaryError):
     """Somebody else wrote the object first."""
+
+
+class Stopped(TemporaryError):
+    """The caller ended a long call; what it had done is kept for the next one."""
 
 
 class PermanentError(NereidError):
@@ -168,4 +174,16 @@ class BadSample(PermanentError):
 
     def __init__(self, message: str, *, reason: str) -> None:
         self.reason = reason
+        super().__init__(message)
+
+
+class RequestRefused(PermanentError):
+    """An HTTP request that a serving worker does not answer.
+
+    Attributes:
+        status: the HTTP status code that says so.
+    """
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        self.status = status
         super().__init__(message)

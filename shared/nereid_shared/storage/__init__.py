@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files from where their URL says: in place on this node, or downloaded whole, right, and once.
+
+Everything here blocks: call it from a thread.
+"""
+
+from nereid_shared.storage.checks import file_sha256
+from nereid_shared.storage.download import Progress
+from nereid_shared.storage.fetching import fetch
+from nereid_shared.storage.patience import Stop
+
+__all__ = ["Progress", "Stop", "fetch", "file_sha256"]
