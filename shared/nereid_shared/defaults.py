@@ -1,13 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a spec that says nothing means: read by the CRDs' schemas, and by those that must not load the resources."""
 
+from types import MappingProxyType
 from typing import Final
 
 BUILTIN_PREFIX: Final = "builtin:"
 CLASSIFY: Final = f"{BUILTIN_PREFIX}classify"
 
-DATASET_FORMATS: Final = ("csv", "txt")
-"""What the LocalController counts and the worker reads; a script may open a folder by itself."""
+DATASET_SUFFIXES: Final = MappingProxyType(
+    {
+        "csv": (".csv",),
+        "txt": (".txt",),
+        "xml": (".xml",),
+        "coco": (".json",),
+        "yolo": (".yaml", ".yml"),
+        "jsonl": (".jsonl", ".ndjson"),
+        "folder": (),
+        "parquet": (".parquet",),
+        "tfrecord": (".tfrecord", ".tfrecords"),
+    }
+)
+"""A dataset's formats, each with the endings of a file that a Dataset's ``dataUrl`` may name beside a folder."""
+
+DATASET_FORMATS: Final = tuple(DATASET_SUFFIXES)
+"""What the LocalController counts; a script may open anything else by itself."""
+
+MAX_CLASSES: Final = 50
+MAX_PROBLEMS: Final = 5
+"""Of a dataset, named in its status."""
 
 DEADLINE: Final = "1s"
 

@@ -382,13 +382,51 @@ class Output(Body, kw_only=True):
     task_info: TaskInfo | None = None
 
 
+class DatasetStatistics(Body, kw_only=True):
+    """What a dataset holds, beside the number of its samples (`nereid_shared.datasets` counts).
+
+    Attributes:
+        files: files that hold or name its samples: indices, annotations, or the pictures of a folder.
+        bytes: the size of these files.
+        labelled: samples with a class, or with a box that has one.
+        boxes: boxes around objects.
+        malformed: rows and annotations that are not what the format says; each is a sample that fails.
+        classes: how often a class is named, by a sample or by a box; the most frequent ones first, at most
+            `nereid_shared.defaults.MAX_CLASSES`.
+        number_of_classes: all of them.
+        looked: pictures that were looked at: the first ones, at most as many as the reader has time for.
+        missing: of those, the ones that are not there.
+        corrupt: of those, the ones that are no whole JPEG or PNG file.
+        min_width / max_width / min_height / max_height: of the others, in pixels; 0 where there is none.
+        digest: ``sha256:…`` over the name and content of each of `files`; of a folder's pictures over name and size.
+        problems: the first few, each with its file and line.
+    """
+
+    files: Count = 0
+    bytes: Count = 0
+    labelled: Count = 0
+    boxes: Count = 0
+    malformed: Count = 0
+    classes: dict[str, Count] = field(default_factory=dict)
+    number_of_classes: Count = 0
+    looked: Count = 0
+    missing: Count = 0
+    corrupt: Count = 0
+    min_width: Count = 0
+    max_width: Count = 0
+    min_height: Count = 0
+    max_height: Count = 0
+    digest: str = ""
+    problems: list[str] = field(default_factory=list)
+
+
 class TaskStatus(Body, kw_only=True):
     """The seeds' status body, LC→GM, with what Nereid adds.
 
     Attributes:
         phase: ``inference`` for services, ``dataset`` for datasets, ``serving`` for inference models.
         status: ``running``, ``completed``, ``failed``, ``starting``, ``offline`` (the worker is gone).
-        number_of_samples: datasets only.
+        number_of_samples / statistics: datasets only.
         serving_version: inference models only: as in the worker's info.
         update_time: when the dataset's files, or what is said of a service, its counts too, last changed.
     """
@@ -403,6 +441,7 @@ class TaskStatus(Body, kw_only=True):
     worker: str = ""
     ledger: Ledger | None = None
     number_of_samples: int | None = None
+    statistics: DatasetStatistics | None = None
     serving_version: str = ""
     update_time: str | None = None
     reason: str = ""

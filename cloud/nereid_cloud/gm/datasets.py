@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from nereid_cloud.cluster.kinds import DATASET, ref_of
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.cluster.readiness import condition_of, is_ready
@@ -16,8 +18,9 @@ from nereid_cloud.gm.holding import Holding, held_by
 from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
+from nereid_shared.defaults import MAX_CLASSES, MAX_PROBLEMS
 from nereid_shared.digests import task_hash
-from nereid_shared.messages import TaskRow, TaskStatus
+from nereid_shared.messages import DatasetStatistics, TaskRow, TaskStatus
 from nereid_shared.times import rfc3339
 
 Said = tuple[str, str, str]
@@ -108,6 +111,8 @@ class DatasetController:
         if counted is not None and counted.number_of_samples is not None:
             wanted["numberOfSamples"] = counted.number_of_samples
             wanted["updateTime"] = counted.update_time or status.get("updateTime") or now
+            if counted.statistics is not None:
+                wanted["statistics"] = statistics_of(counted.statistics)
         changed = {key: value for key, value in wanted.items() if status.get(key) != value}
         beats = self._clock() - self._written_at.get(metadata["uid"], float("-inf")) > HEARTBEAT_S
         if changed or not is_same(former, conditions) or beats:
@@ -144,6 +149,15 @@ def row_of(obj: Object) -> TaskRow:
         kind=DATASET.kind, namespace=metadata["namespace"], name=metadata["name"],
         generation=metadata.get("generation", 0), hash=task_hash(obj["spec"], {}), spec=obj["spec"], refs={},
     )  # fmt: skip
+
+
+def statistics_of(found: DatasetStatistics) -> dict[str, Any]:
+    """Return what a node says of a dataset as the resource has it: whole, so that a patch leaves nothing of before."""
+    said: dict[str, Any] = msgspec.to_builtins(found)
+    del said["schema"]
+    said["classes"] = [{"name": name, "count": count} for name, count in list(found.classes.items())[:MAX_CLASSES]]
+    said["problems"] = found.problems[:MAX_PROBLEMS]
+    return said
 
 
 def _of_status(status: TaskStatus) -> Said:

@@ -154,4 +154,5 @@ def _place(state: NodeState) -> tuple[object, ...]:
 
 
 def _news(status: TaskStatus) -> tuple[object, ...]:
-    return status.status, status.reason, status.message, status.generation, status.worker, status.number_of_samples
+    held = status.number_of_samples, status.statistics
+    return status.status, status.reason, status.message, status.generation, status.worker, *held
