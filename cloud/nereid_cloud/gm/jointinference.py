@@ -19,6 +19,7 @@ from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.placement import POD_FORBIDDEN, Placement
 from nereid_cloud.gm.plan import EdgePlan, Plan, World, plan
+from nereid_cloud.gm.pods import deployment_name
 from nereid_cloud.gm.policy import Policy
 from nereid_cloud.gm.reporting import ServiceReport, ServiceReporter
 from nereid_cloud.gm.resolving import Resolver
@@ -144,7 +145,7 @@ class ServiceController:
                 task = await self._placement.cloud(service, raw, planned.parts, nodes=wanted.rows)
             except Forbidden as error:
                 refused += (Problem(reason=POD_FORBIDDEN, message=f"cloud worker: {error}"),)
-        refused += self._placement.refused(service)
+        refused += self._placement.refused(service.metadata.namespace, deployment_name(service))
         self._sweep(service)
         next_s = await self._reporter.report(
             raw, self._report(service, raw, planned, wanted=wanted, task=task, refused=refused)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from types import TracebackType
 from typing import Any, Final
 
-from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, MODEL, NODE, POD
+from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, MODEL, NODE, POD, SERVICE
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.cluster.readiness import condition_of
 from nereid_cloud.gm import fence
@@ -113,6 +113,7 @@ class Leadership:
         self._models = Informer(cluster, MODEL, self._model_changed, **seen)
         self._pods = Informer(cluster, POD, self._worker_changed, trim=pod_trimmed, **workers)
         self._deployments = Informer(cluster, DEPLOYMENT, self._worker_changed, **workers)
+        self._exposed = Informer(cluster, SERVICE, self._worker_changed, **workers)
         self._recorder = Recorder(cluster, serves=settings.policy.serves)
         self._notices = Notices(self._services, self._warn)
         self.downstream = Downstream(
@@ -153,6 +154,7 @@ class Leadership:
                 cluster,
                 pods=self._pods,
                 deployments=self._deployments,
+                services=self._exposed,
                 recorder=self._recorder,
                 broker=settings.workers_broker,
                 policy=settings.policy,
@@ -202,7 +204,9 @@ class Leadership:
 
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
-        informers = (self._nodes, self._models, self._datasets, self._services, self._pods, self._deployments)
+        informers = (
+            self._nodes, self._models, self._datasets, self._services, self._pods, self._deployments, self._exposed,
+        )  # fmt: skip
         link = Link(
             self._settings.link,
             subscriptions={**self.upstream.subscriptions(), fence.TOPIC: self._fence.on_message},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings a service's Pods and its Deployment to what its plan says."""
+"""Brings Pods, Deployments and Services of all kinds of workers to what a plan says."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from nereid_cloud.cluster.kinds import DEPLOYMENT, POD
+from nereid_cloud.cluster.kinds import DEPLOYMENT, POD, SERVICE
 from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_cloud.gm.conditions import Problem
 from nereid_cloud.gm.events import Recorder
@@ -48,6 +48,7 @@ class Placement:
     Args:
         pods: cache of the Pods of all services, indexed by their service.
         deployments: cache of their Deployments, indexed likewise.
+        services: cache of their Services, indexed likewise.
         broker: URL of the cloud broker as cloud workers reach it.
         policy: what workers may be.
     """
@@ -58,15 +59,16 @@ class Placement:
         *,
         pods: Informer,
         deployments: Informer,
+        services: Informer,
         recorder: Recorder,
         broker: str,
         policy: Policy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._cluster, self._pods, self._deployments = cluster, pods, deployments
+        self._cluster, self._pods, self._deployments, self._services = cluster, pods, deployments, services
         self._recorder, self._broker, self._policy, self._clock = recorder, broker, policy, clock
         self._groups: dict[str, str] = {}
-        self._applied: dict[str, tuple[str, object]] = {}
+        self._applied: dict[str, dict[str, tuple[str, object]]] = {}
         self._replaced: dict[tuple[str, str], _Replaced] = {}
 
     def pods_of(self, uid: str, role: str) -> list[Object]:
@@ -76,7 +78,13 @@ class Placement:
         ]
 
     async def edge(
-        self, raw: Object, wanted: Mapping[str, str], make: Callable[[str], Object], *, nodes: Iterable[str]
+        self,
+        raw: Object,
+        wanted: Mapping[str, str],
+        make: Callable[[str], Object],
+        *,
+        nodes: Iterable[str],
+        role: str = "edge",
     ) -> tuple[float | None, tuple[Problem, ...]]:
         """Bring the edge Pods about; returns seconds until a Pod that failed may be made again, and what was refused.
 
@@ -85,10 +93,11 @@ class Placement:
             wanted: names of Pods by node; a node of the service without one keeps the Pod that it has.
             make: makes a node's Pod.
             nodes: the service's nodes; Pods elsewhere go.
+            role: what the Pods are labelled as.
         """
         uid, kept = raw["metadata"]["uid"], frozenset(nodes)
         present: dict[str, list[Object]] = {}
-        for pod in self.pods_of(uid, "edge"):
+        for pod in self.pods_of(uid, role):
             present.setdefault(pod["spec"].get("nodeName", ""), []).append(pod)
         for node in present.keys() - kept:
             await self._delete_all(present[node])
@@ -144,27 +153,50 @@ class Placement:
         manifest = cloud_deployment(
             service, raw, task, hostname=parts.cloud_hostname, big=parts.big, broker=self._broker, policy=self._policy
         )
-        uid, name = service.metadata.uid, manifest["metadata"]["name"]
-        present = self._deployments.get(service.metadata.namespace, name)
-        fingerprint = (task_hash(manifest, {}), _generation(present))
-        if present is None or self._applied.get(uid) != fingerprint:
-            result = await asyncio.to_thread(self._cluster.apply, manifest, manager=MANAGER)
-            self._applied[uid] = (fingerprint[0], _generation(result))
-            if present is not None:
-                self._deployments.written(present, result)
+        await self.deploy(service.metadata.uid, manifest)
         return task
 
-    async def delete(self, service_uid: str, namespace: str) -> None:
-        """Delete the workers; the owner's finalizer would delay the garbage collection."""
-        await self._delete_all([*self.pods_of(service_uid, "edge")])
-        for deployment in self._deployments.labelled(service_uid):
-            if "deletionTimestamp" not in deployment["metadata"]:
-                ref = Ref(kind=DEPLOYMENT, name=deployment["metadata"]["name"], namespace=namespace)
-                await self._delete(ref, deployment["metadata"]["uid"])
+    async def deploy(self, uid: str, manifest: Object) -> None:
+        """Apply a Deployment, or a Service, of the resource with a uid, where it is not yet so."""
+        metadata, cache = manifest["metadata"], self._cache(manifest["kind"])
+        present = cache.get(metadata["namespace"], metadata["name"])
+        applied = self._applied.setdefault(uid, {})
+        fingerprint = (task_hash(manifest, {}), _generation(present))
+        if present is None or applied.get(manifest["kind"]) != fingerprint:
+            result = await asyncio.to_thread(self._cluster.apply, manifest, manager=MANAGER)
+            applied[manifest["kind"]] = (fingerprint[0], _generation(result))
+            if present is not None:
+                cache.written(present, result)
 
-    def refused(self, service: JointInferenceService) -> tuple[Problem, ...]:
-        """Return what keeps the Deployment's Pods from being made, in the API server's words."""
-        present = self._deployments.get(service.metadata.namespace, deployment_name(service)) or {}
+    def _cache(self, kind: str) -> Informer:
+        return self._services if kind == SERVICE.kind else self._deployments
+
+    def service_of(self, uid: str) -> Object | None:
+        """Return the Service of the resource with a uid."""
+        return next(iter(self._services.labelled(uid)), None)
+
+    async def delete(self, uid: str, namespace: str, *, roles: Iterable[str] = ("edge",)) -> None:
+        """Delete the workers; the owner's finalizer would delay the garbage collection.
+
+        Args:
+            uid: of the resource whose they are.
+            namespace: where they are.
+            roles: of the Pods that no Deployment owns.
+        """
+        await self._delete_all(pod for role in roles for pod in self.pods_of(uid, role))
+        await self.withdraw(uid, namespace)
+
+    async def withdraw(self, uid: str, namespace: str) -> None:
+        """Delete the Deployment and the Service of a resource, if there are any."""
+        for kind, cache in ((DEPLOYMENT, self._deployments), (SERVICE, self._services)):
+            for obj in cache.labelled(uid):
+                if "deletionTimestamp" not in obj["metadata"]:
+                    ref = Ref(kind=kind, name=obj["metadata"]["name"], namespace=namespace)
+                    await self._delete(ref, obj["metadata"]["uid"])
+
+    def refused(self, namespace: str, deployment: str) -> tuple[Problem, ...]:
+        """Return what keeps a Deployment's Pods from being made, in the API server's words."""
+        present = self._deployments.get(namespace, deployment) or {}
         return tuple(
             _forbidden(condition.get("message") or "")
             for condition in (present.get("status") or {}).get("conditions") or ()

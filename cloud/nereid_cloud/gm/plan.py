@@ -6,31 +6,30 @@ Level-triggered: the plan is made anew from what is there, so a problem heals wh
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from nereid_cloud.cluster.port import Object
+from nereid_cloud.gm.checks import (
+    Found,
+    broken,
+    broker_of,
+    forbidden_path,
+    hostname,
+    labels_of,
+    missing,
+    named_nodes,
+    not_served,
+    text_of,
+)
 from nereid_cloud.gm.conditions import Problem
-from nereid_cloud.gm.names import EDGE_BROKER_ANNOTATION, HOSTNAME_LABEL
 from nereid_cloud.gm.paths import dataset_path, model_folder, script_folder
 from nereid_cloud.gm.policy import Policy
-from nereid_shared import topics
 from nereid_shared.defaults import BUILTIN_PREFIX
 from nereid_shared.messages import canonical_json
-from nereid_shared.resources import (
-    HARD_EXAMPLE_RULES,
-    DatasetRef,
-    JointInferenceService,
-    broken_rules,
-)
+from nereid_shared.resources import HARD_EXAMPLE_RULES, DatasetRef, JointInferenceService
 
-REFUSED_NAMESPACE: Final = topics.ROOT
 # Linux takes at most 128 KiB in one variable of the environment, where a cloud worker has its whole task.
 MAX_TASK_BYTES: Final = 120 * 1024
-
-V = TypeVar("V")
-# What was resolved, and what stood in the way of the rest.
-Found = tuple[V, tuple[Problem, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +94,7 @@ def plan(service: JointInferenceService, raw: Object, world: World) -> Plan:
     nodes, not_nodes = _nodes(service, world)
     edges, not_on_edges = _edges(service, nodes, world)
     fatal = (
-        *_broken(service, raw),
+        *broken(raw),
         *_rule(service),
         *_forbidden(service, world.policy),
         *dict.fromkeys((*no_little, *no_big)),
@@ -105,15 +104,8 @@ def plan(service: JointInferenceService, raw: Object, world: World) -> Plan:
     )
     parts = None
     if not fatal and little is not None and big is not None and cloud is not None:
-        parts = Parts(edges=edges, little=little, big=big, cloud_hostname=_hostname(cloud))
+        parts = Parts(edges=edges, little=little, big=big, cloud_hostname=hostname(cloud))
     return Plan(nodes=nodes, parts=parts, problems=(*fatal, *not_nodes, *not_on_edges))
-
-
-def _broken(service: JointInferenceService, raw: Object) -> Iterable[Problem]:
-    for cause in broken_rules(raw["kind"], raw):
-        yield Problem(reason="SpecInvalid", message=f"{cause.field}: {cause.message}")
-    if service.metadata.namespace == REFUSED_NAMESPACE:
-        yield Problem(reason="NamespaceRefused", message=f"namespace {REFUSED_NAMESPACE} is Nereid's topics'")
 
 
 def _rule(service: JointInferenceService) -> Iterable[Problem]:
@@ -128,10 +120,7 @@ def _rule(service: JointInferenceService) -> Iterable[Problem]:
 
 
 def _forbidden(service: JointInferenceService, policy: Policy) -> Iterable[Problem]:
-    if not policy.serves(service.metadata.namespace):
-        listed = ", ".join(sorted(policy.namespaces))
-        message = f"the GlobalManager serves namespaces {listed}, not {service.metadata.namespace}"
-        yield Problem(reason="NamespaceNotServed", message=message)
+    yield from not_served(service.metadata.namespace, policy)
     for side, worker in (("edgeWorker", service.spec.edge_worker), ("cloudWorker", service.spec.cloud_worker)):
         spec = worker.worker_spec
         if not spec.image and policy.runtime(spec.framework_type, spec.framework_version) is None:
@@ -143,44 +132,20 @@ def _folders(service: JointInferenceService, models: Iterable[Object | None], po
     """Yield the paths of models and scripts that workers may not read."""
     for model in models:
         if model is not None:
-            yield from _path(f"Model {model['metadata']['name']}: modelUrl", model_folder(model), policy)
+            yield from forbidden_path(f"Model {model['metadata']['name']}: modelUrl", model_folder(model), policy)
     for side, worker in (("edgeWorker", service.spec.edge_worker), ("cloudWorker", service.spec.cloud_worker)):
-        yield from _path(f"{side}.workerSpec.scriptDir", script_folder(worker.worker_spec), policy)
-
-
-def _path(field_: str, path: PurePosixPath | None, policy: Policy) -> Iterable[Problem]:
-    if path is not None and not policy.allows(path):
-        roots = " or ".join(map(str, policy.host_roots))
-        message = f"{field_}: workers may not read {path}, only folders of users below {roots}"
-        yield Problem(reason="PathNotAllowed", message=message)
+        yield from forbidden_path(f"{side}.workerSpec.scriptDir", script_folder(worker.worker_spec), policy)
 
 
 def _object(kind: str, name: str, objects: Mapping[str, Object]) -> Found[Object | None]:
     found = objects.get(name)
-    return found, () if found is not None else (_missing(kind, name),)
+    return found, () if found is not None else (missing(kind, name),)
 
 
 def _nodes(service: JointInferenceService, world: World) -> Found[tuple[str, ...]]:
     """Find the nodes that the service is meant for."""
     worker = service.spec.edge_worker
-    if worker.node_name is not None:
-        if worker.node_name not in world.nodes:
-            return (), (_missing("Node", worker.node_name),)
-        names = [worker.node_name]
-    else:
-        wanted = (worker.node_selector or {}).items()
-        names = sorted(
-            name for name, node in world.nodes.items() if wanted <= (node["metadata"].get("labels") or {}).items()
-        )
-        if not names:
-            return (), (Problem(reason="NodeNotFound", message=f"no Node has the labels {_text_of(wanted)}"),)
-    nodes, problems = [], []
-    for name in names:
-        try:
-            nodes.append(topics.node_name(name))
-        except ValueError as error:
-            problems.append(Problem(reason="NodeNameInvalid", message=str(error)))
-    return tuple(nodes), tuple(problems)
+    return named_nodes(worker.node_name, worker.node_selector, world.nodes)
 
 
 def _edges(service: JointInferenceService, nodes: Iterable[str], world: World) -> Found[tuple[EdgePlan, ...]]:
@@ -194,13 +159,12 @@ def _edges(service: JointInferenceService, nodes: Iterable[str], world: World) -
         forbidden = [
             problem
             for dataset, obj in datasets.items()
-            for problem in _path(f"Dataset {dataset}: dataUrl", dataset_path(obj), world.policy)
+            for problem in forbidden_path(f"Dataset {dataset}: dataUrl", dataset_path(obj), world.policy)
         ]
         if lacking or forbidden:
             problems += (*lacking, *forbidden)
             continue
-        annotations = world.nodes[name]["metadata"].get("annotations") or {}
-        broker = annotations.get(EDGE_BROKER_ANNOTATION) or world.policy.edge_broker
+        broker = broker_of(world.nodes[name], world.policy)
         edges.append(EdgePlan(node=name, broker=broker, datasets=datasets))
     return tuple(edges), tuple(problems)
 
@@ -220,7 +184,7 @@ def _labelled(wanted: DatasetRef | None, world: World) -> dict[str, dict[str, Ob
         return found
     labels = wanted.labels.items()
     for name, dataset in world.datasets.items():
-        if labels <= (dataset["metadata"].get("labels") or {}).items():
+        if labels <= labels_of(dataset).items():
             found.setdefault(dataset["spec"].get("nodeName", ""), {})[name] = dataset
     return found
 
@@ -233,27 +197,14 @@ def _datasets(
         return {}, ()
     if wanted.name is None:
         found = dict(sorted(labelled.get(node, {}).items()))
-        text = _text_of((wanted.labels or {}).items())
+        text = text_of((wanted.labels or {}).items())
         message = f"no Dataset on node {node} has the labels {text}"
         return found, () if found else (Problem(reason="DatasetNotFound", message=message),)
     dataset = world.datasets.get(wanted.name)
     if dataset is None:
-        return {}, (_missing("Dataset", wanted.name),)
+        return {}, (missing("Dataset", wanted.name),)
     owner = dataset["spec"].get("nodeName")
     if owner != node:
         message = f"Dataset {wanted.name} is on node {owner}, the worker on {node}"
         return {}, (Problem(reason="DatasetNotOnNode", message=message),)
     return {wanted.name: dataset}, ()
-
-
-def _hostname(node: Object) -> str:
-    labels: Mapping[str, Any] = node["metadata"].get("labels") or {}
-    return str(labels.get(HOSTNAME_LABEL) or node["metadata"]["name"])
-
-
-def _text_of(labels: Iterable[tuple[str, str]]) -> str:
-    return ",".join(f"{key}={value}" for key, value in sorted(labels))
-
-
-def _missing(kind: str, name: str) -> Problem:
-    return Problem(reason=f"{kind}NotFound", message=f"{kind} {name!r} does not exist")

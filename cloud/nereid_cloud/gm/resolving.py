@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A service's task on each of its nodes, made once per content: every word of a fleet brings another look at all."""
+"""A resource's task on each of its nodes, made once per content: every word of a fleet brings another look at all."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,11 +19,55 @@ MADE_AT_ONCE: Final = 50
 
 
 @dataclass(slots=True)
-class _Service:
-    """What was made of one service, by node, beside what it was made of there."""
+class _Made:
+    """What was made of one resource, by node, beside what it was made of there."""
 
     made_of: object
     nodes: dict[str, tuple[object, TaskRow]] = field(default_factory=dict)
+
+
+class Rows:
+    """The rows of all resources of one kind, by node."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, _Made] = {}
+
+    def make(
+        self, uid: str, made_of: object, nodes: Mapping[str, object], row: Callable[[str], TaskRow]
+    ) -> Iterator[None]:
+        """Yield after each row that had to be made; what was made counts when all are there.
+
+        Args:
+            uid: the resource.
+            made_of: what all its rows are made of: equal things make equal rows.
+            nodes: by node, what its row is made of besides.
+            row: makes a node's row.
+        """
+        former = self._made.get(uid)
+        known = former.nodes if former is not None and former.made_of == made_of else {}
+        present = _Made(made_of)
+        for node, here in nodes.items():
+            made = known.get(node)
+            if made is None or made[0] != here:
+                made = here, row(node)
+                yield
+            present.nodes[node] = made
+        self._made[uid] = present
+
+    def of(self, uid: str) -> dict[str, TaskRow]:
+        """Return the rows of a resource that were made last, by node."""
+        return {node: row for node, (_, row) in self._made[uid].nodes.items()}
+
+    def forget(self, uid: str) -> None:
+        """Drop what was made of a resource that is no more."""
+        self._made.pop(uid, None)
+
+
+async def in_turns(making: Iterator[None]) -> None:
+    """Make rows a few at a time: those of 10,000 nodes take longer than a Lease may wait."""
+    for made, _ in enumerate(making, 1):
+        if made % MADE_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 class Resolver:
@@ -35,35 +79,28 @@ class Resolver:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._services: dict[str, _Service] = {}
+        self._rows = Rows()
 
     async def prepare(self, service: JointInferenceService, raw: Object, parts: Parts) -> None:
-        """Make what `rows` returns, a few at a time: those of 10,000 nodes take longer than a Lease may wait."""
-        for made, _ in enumerate(self._make(service, raw, parts), 1):
-            if made % MADE_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        """Make what `rows` returns, leaving others their turn."""
+        await in_turns(self._make(service, raw, parts))
 
     def rows(self, service: JointInferenceService, raw: Object, parts: Parts) -> dict[str, TaskRow]:
         """Return the rows by node; each names its Pod in `refs`."""
         for _ in self._make(service, raw, parts):
             pass
-        return {node: row for node, (_, row) in self._services[service.metadata.uid].nodes.items()}
+        return self._rows.of(service.metadata.uid)
 
     def _make(self, service: JointInferenceService, raw: Object, parts: Parts) -> Iterator[None]:
-        """Yield after each row that had to be made; what was made counts when all are there."""
         made_of = raw["metadata"].get("generation"), _version(parts.little)
-        former = self._services.get(service.metadata.uid)
-        known = former.nodes if former is not None and former.made_of == made_of else {}
-        present = _Service(made_of)
         little = {parts.little["metadata"]["name"]: _ref(parts.little)}
-        for edge in parts.edges:
-            here = edge.broker, [_version(dataset) for dataset in edge.datasets.values()]
-            made = known.get(edge.node)
-            if made is None or made[0] != here:
-                made = here, self._row(service, raw, edge, parts=parts, little=little)
-                yield
-            present.nodes[edge.node] = made
-        self._services[service.metadata.uid] = present
+        edges = {edge.node: edge for edge in parts.edges}
+        here = {node: (edge.broker, list(map(_version, edge.datasets.values()))) for node, edge in edges.items()}
+
+        def row(node: str) -> TaskRow:
+            return self._row(service, raw, edges[node], parts=parts, little=little)
+
+        return self._rows.make(service.metadata.uid, made_of, here, row)
 
     def pod(self, service: JointInferenceService, raw: Object, parts: Parts, edge: EdgePlan) -> Object:
         """Return a node's Pod."""
@@ -71,7 +108,7 @@ class Resolver:
 
     def forget(self, uid: str) -> None:
         """Drop what was made of a service that is no more."""
-        self._services.pop(uid, None)
+        self._rows.forget(uid)
 
     def _row(
         self, service: JointInferenceService, raw: Object, edge: EdgePlan, *, parts: Parts, little: Mapping[str, Any]
