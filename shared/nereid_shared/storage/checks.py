@@ -4,6 +4,7 @@
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +12,7 @@ from nereid_shared.errors import ModelInvalid, TemporaryError
 
 # What must stay free: a node whose disk is full can no longer write its outbox.
 SPARE_BYTES: Final = 64 * 1024 * 1024
+UNFINISHED: Final = ".new-"
 _NO_SPACE_DELAY_S: Final = 60.0
 
 
@@ -58,3 +60,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Give a small file its content at once, made with its folder where it is not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=UNFINISHED, delete=False) as fresh:
+        fresh.write(content)
+    Path(fresh.name).replace(file)

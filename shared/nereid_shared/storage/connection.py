@@ -52,11 +52,11 @@ class _Http(urllib.request.HTTPHandler):
         self._patience = patience
 
     def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._connection, req)  # type: ignore[arg-type] # whatever makes a connection will do
+        return self.do_open(self._connection, req)
 
     def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(host, **options)
-        connection.response_class = partial(_Response, patience=self._patience)
+        connection.response_class = partial(_Response, patience=self._patience)  # type: ignore[assignment]
         return connection
 
 
@@ -66,11 +66,11 @@ class _Https(urllib.request.HTTPSHandler):
         self._patience, self._tls = patience, ssl.create_default_context()
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(self._connection, req)  # type: ignore[arg-type] # whatever makes a connection will do
+        return self.do_open(self._connection, req)
 
     def _connection(self, host: str, **options: Any) -> http.client.HTTPSConnection:
         connection = http.client.HTTPSConnection(host, context=self._tls, **options)
-        connection.response_class = partial(_Response, patience=self._patience)
+        connection.response_class = partial(_Response, patience=self._patience)  # type: ignore[assignment]
         return connection
 
 

@@ -3,7 +3,7 @@
 
 from pathlib import Path, PurePosixPath
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from nereid_shared.errors import ModelInvalid, UserError
 from nereid_shared.storage.checks import file_sha256, require_digest, require_size
@@ -18,7 +18,7 @@ def local_path(url: str) -> Path | None:
     Raises:
         UserError: a ``file://`` URL of another host.
     """
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme == "":
         return Path(url)
     if parts.scheme != "file":
@@ -34,12 +34,22 @@ def remote_name(url: str) -> str:
     Raises:
         UserError: it is no URL of a file that can be fetched.
     """
-    parts = urlsplit(url)
-    name = PurePosixPath(unquote(parts.path)).name
-    usable = name not in {"", ".."} and name.isprintable() and len(name.encode()) <= _NAME_BYTES
-    if parts.scheme not in REMOTE_SCHEMES or not parts.hostname or not usable:
+    parts = _split(url)
+    if parts.scheme not in REMOTE_SCHEMES or not parts.hostname:
         raise UserError("not a URL of a file", where=shown(url), mend="Write a path, file://, http:// or https://")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise UserError("not a URL", where=shown(url), mend="Write what is no ASCII, and blanks, as %XX")
+    name = PurePosixPath(unquote(parts.path)).name
+    if name in {"", ".."} or not name.isprintable() or len(name.encode()) > _NAME_BYTES:
+        raise UserError("not a URL of a file", where=shown(url), mend="Write the whole URL, as https://host/path/file")
     return name
+
+
+def beside(url: str, path: str) -> str:
+    """Return the URL of a file below the folder of the one that a URL names."""
+    parts = _split(url)
+    folder = parts.path.rpartition("/")[0]
+    return parts._replace(path=f"{folder}/{quote(path)}", query="", fragment="").geturl()
 
 
 def shown(url: str) -> str:
@@ -59,3 +69,12 @@ def checked_file(path: Path, *, max_bytes: int, sha256: str | None) -> Path:
     if sha256 is not None:
         require_digest(file_sha256(path), sha256, str(path))
     return path
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises, too
+    except ValueError as error:
+        raise UserError(f"not a URL: {error}", where=shown(url), mend="Write https://host/path/file") from error
+    return parts

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of a node that several processes share: downloaded once, by their content, within a bound.
+
+Below the root::
+
+    blobs/sha256/<digest>   each file once
+    sets/<key>/…            what an artefact is made of, under its own names: hard links to blobs
+    parts/<…>/              downloads under way, and those that were cut
+    urls/<…>.json           what each URL gave when it was last asked
+    known/<…>.json          which set each artefact came to
+
+A set gets its name when it is whole, and never changes. Locks are the kernel's and go with their process: a killed one
+leaves at worst a part, with which the next one goes on.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import threading
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from nereid_shared.card import FILE_NAME, Card, model_path
+from nereid_shared.errors import ModelInvalid, UserError
+from nereid_shared.storage.blobs import Blobs
+from nereid_shared.storage.checks import require_digest, require_size, sync_folder, write_whole
+from nereid_shared.storage.download import Progress
+from nereid_shared.storage.eviction import evict
+from nereid_shared.storage.gathering import Gathering
+from nereid_shared.storage.locks import guarded, held, owned
+from nereid_shared.storage.patience import Patience, Stop
+from nereid_shared.storage.places import local_path, remote_name, shown
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """An artefact to obtain.
+
+    Attributes:
+        url: a path, ``file://``, ``http://`` or ``https://``.
+        sha256: its digest in hex, "" where nobody gave one.
+        max_bytes: larger ones are refused.
+        companions: with it come ``model.json`` beside the URL, where there is one, and the golden inputs it names.
+    """
+
+    url: str
+    sha256: str = ""
+    max_bytes: int
+    companions: bool = False
+
+
+class Obtained(Struct, frozen=True, kw_only=True):
+    """An artefact on this node.
+
+    Attributes:
+        path: its file, with its companions beside it.
+        digest: the sha256 of the artefact itself; "" for a folder on this node in which no single model is found.
+        bytes: its size.
+        key: names it in the cache: the digest, "-" and what tells sets of one digest apart; "" for what is used in
+            place.
+    """
+
+    path: Path
+    digest: str
+    bytes: int
+    key: str
+
+
+class _Record(Struct, frozen=True, kw_only=True):
+    """What an `obtain` came to: for the next one that finds no network."""
+
+    key: str
+    name: str
+    digest: str
+    bytes: int
+    files: dict[str, str]
+
+
+class Cache:
+    """A folder shared by the processes of a node.
+
+    What `obtain` and `known` return is held: no process evicts it until this one ends, closes the cache, or calls
+    `collect` without naming it. Usable from several threads.
+
+    Args:
+        root: the folder, made on first use.
+        max_bytes: what `collect` brings it down to.
+        stall_timeout_s: a connection that brings nothing for so long is given up and resumed.
+        backoff_s: first delay between tries.
+    """
+
+    def __init__(
+        self, root: Path, *, max_bytes: int, stall_timeout_s: float = 30.0, backoff_s: float = 0.5
+    ) -> None:  # fmt: skip
+        self._root, self._max_bytes = root, max_bytes
+        self._stall_timeout_s, self._backoff_s = stall_timeout_s, backoff_s
+        self._sets, self._parts = root / "sets", root / "parts"
+        self._blobs = Blobs(root)
+        self._holds: dict[str, int] = {}
+        self._mutex = threading.Lock()
+
+    def obtain(self, wanted: Wanted, *, progress: Progress | None = None, stop: Stop | None = None) -> Obtained:
+        """Return where the artefact is on this node, downloaded if need be.
+
+        One process at a time gathers an artefact; the others wait for it. A file whose digest is known is not asked
+        for again; without one the server is asked whether it changed, and the earlier copy serves while the server
+        is away. A cut download goes on at the next call, of whatever process.
+
+        Args:
+            wanted: what.
+            progress: told the artefact's bytes that are there and its whole size, where the server says it.
+            stop: asked all the while; True ends the call with `Stopped`.
+
+        Raises:
+            UserError: the URL or the digest is none.
+            ModelInvalid: ``ModelMissing``, ``ModelForbidden``, ``ModelTooLarge``, ``DigestMismatch``, ``CardInvalid``.
+            Unavailable: the server does not answer, and there is no earlier copy.
+            TemporaryError: the disk has no room. Stopped: `stop` said so.
+        """
+        sha256 = _checked_sha256(wanted)
+        here = local_path(wanted.url)
+        if here is not None:
+            return self._in_place(here, wanted, sha256)
+        name = remote_name(wanted.url)
+        patience = Patience(stall_s=self._stall_timeout_s, backoff_s=self._backoff_s, stop=stop)
+        with owned(self._parts / (sha256 or hashlib.sha256(wanted.url.encode()).hexdigest()), patience) as work:
+            shutil.rmtree(work / "tree", ignore_errors=True)
+            gathering = Gathering(blobs=self._blobs, work=work, patience=patience)
+            arrived = gathering.get(
+                wanted.url, name, sha256=sha256 or None, max_bytes=wanted.max_bytes, progress=progress
+            )
+            if wanted.companions:
+                gathering.companions(wanted.url)
+            record = _Record(
+                key=f"{arrived.digest}-{_manifest(gathering.digests)}", name=name, digest=arrived.digest,
+                bytes=arrived.bytes, files=gathering.digests,
+            )  # fmt: skip
+            self._settle(gathering.tree, record)
+            with guarded(self._root, alone=False):
+                write_whole(self._record(wanted), msgspec.json.encode(record))
+            shutil.rmtree(work, ignore_errors=True)
+        return self._obtained(record)
+
+    def known(self, wanted: Wanted) -> Obtained | None:
+        """Return what an earlier `obtain` of the same left here, whole and right, without a look at the network."""
+        with contextlib.suppress(OSError, msgspec.DecodeError, ModelInvalid):
+            record = msgspec.json.decode(self._record(wanted).read_bytes(), type=_Record)
+            require_size(record.bytes, wanted.max_bytes, shown(wanted.url))
+            if self._hold(record.key):
+                folder = self._sets / record.key
+                if all(self._blobs.digest_of(folder / name) == digest for name, digest in record.files.items()):
+                    return self._obtained(record)
+        return None
+
+    def collect(self, keep: Collection[str]) -> int:
+        """Remove what was not used for longest until the cache is within its bound; returns the bytes freed.
+
+        What this process held and `keep` does not name is let go first. What another process holds stays, and so may
+        more than the bound.
+
+        Args:
+            keep: keys, or digests of artefacts.
+        """
+        with self._mutex:
+            for key in [key for key in self._holds if not _is_kept(key, keep)]:
+                os.close(self._holds.pop(key))
+        return evict(self._root, max_bytes=self._max_bytes, kept=lambda key: _is_kept(key, keep))
+
+    def close(self) -> None:
+        """Let go of all that this object holds."""
+        with self._mutex:
+            while self._holds:
+                os.close(self._holds.popitem()[1])
+
+    def _in_place(self, path: Path, wanted: Wanted, sha256: str) -> Obtained:
+        file = path
+        if path.is_dir():
+            try:
+                file = model_path(path, Card.load(path) if (path / FILE_NAME).exists() else None)
+            except ModelInvalid:
+                if sha256:
+                    raise
+                return Obtained(path=path, digest="", bytes=0, key="")
+        if not file.is_file():
+            raise ModelInvalid(f"{path}: there is no such file on this node", reason="ModelMissing")
+        size = file.stat().st_size
+        require_size(size, wanted.max_bytes, str(file))
+        digest = self._blobs.digest_of(file)
+        if sha256:
+            require_digest(digest, sha256, str(file))
+        return Obtained(path=path, digest=digest, bytes=size, key="")
+
+    def _settle(self, tree: Path, record: _Record) -> None:
+        """Make a gathered folder the set of its key, held; where there is one, mend what is damaged of it."""
+        target = self._sets / record.key
+        self._sets.mkdir(parents=True, exist_ok=True)
+        while not self._hold(record.key):
+            # Held before it has its name, so that nobody can evict it in between.
+            for folder in {tree, *((tree / name).parent for name in record.files)}:
+                sync_folder(folder)
+            descriptor = held(tree)
+            assert descriptor is not None  # noqa: S101 - nobody else has it
+            try:
+                tree.rename(target)
+            except OSError as error:
+                os.close(descriptor)
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+                continue  # another URL of the same content was faster
+            self._keep_hold(record.key, descriptor)
+            sync_folder(self._sets)
+            return
+        for name in record.files:
+            if not _is_same(tree / name, target / name):
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                (tree / name).replace(target / name)
+
+    def _hold(self, key: str) -> bool:
+        descriptor = held(self._sets / key)
+        if descriptor is None:
+            return False
+        self._keep_hold(key, descriptor)
+        return True
+
+    def _keep_hold(self, key: str, descriptor: int) -> None:
+        with contextlib.suppress(PermissionError):  # a reader's cache may be another's
+            os.utime(descriptor)
+        with self._mutex:
+            former, self._holds[key] = self._holds.get(key), descriptor
+        if former is not None:
+            os.close(former)
+
+    def _obtained(self, record: _Record) -> Obtained:
+        return Obtained(
+            path=self._sets / record.key / record.name, digest=record.digest, bytes=record.bytes, key=record.key
+        )  # fmt: skip
+
+    def _record(self, wanted: Wanted) -> Path:
+        asked = msgspec.json.encode([wanted.url, wanted.sha256.lower(), wanted.companions])
+        return self._root / "known" / f"{hashlib.sha256(asked).hexdigest()}.json"
+
+
+def _checked_sha256(wanted: Wanted) -> str:
+    sha256 = wanted.sha256.lower()
+    if sha256 and not _SHA256.fullmatch(sha256):
+        raise UserError("not a sha256", where=wanted.sha256, mend="Write 64 hex digits, as sha256sum says them")
+    return sha256
+
+
+def _manifest(digests: Mapping[str, str]) -> str:
+    """Return what tells sets of one artefact apart: names and companions."""
+    return hashlib.sha256(msgspec.json.encode(sorted(digests.items()))).hexdigest()[:16]
+
+
+def _is_kept(key: str, keep: Collection[str]) -> bool:
+    return key in keep or key.partition("-")[0] in keep
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
