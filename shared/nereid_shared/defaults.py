@@ -38,3 +38,6 @@ OUTBOX_MAX_ATTEMPTS: Final = 10
 
 SERVING_PORT: Final = 8501
 """TensorFlow Serving's port for REST, which the seed's sample names."""
+
+BATCH_SIZE: Final = 8
+BATCH_WAIT: Final = "5ms"

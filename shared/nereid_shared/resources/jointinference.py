@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Final
 from pydantic import Field
 
 from nereid_shared.defaults import (
+    BATCH_SIZE,
+    BATCH_WAIT,
     BUILTIN_PREFIX,
     CLASSIFY,
     DEADLINE,
@@ -128,8 +130,10 @@ class Outbox(Part):
 class Batching(Part):
     """How the cloud worker collects samples."""
 
-    max_size: int = Field(default=8, ge=1, le=256, description="Samples in one batch.")
-    max_wait: Duration = Field(default="5ms", description="Time that the first sample of a batch waits for others.")
+    max_size: int = Field(default=BATCH_SIZE, ge=1, le=256, description="Samples in one batch.")
+    max_wait: Duration = Field(
+        default=BATCH_WAIT, description="Time that the first sample of a batch waits for others."
+    )
 
     rules: ClassVar[tuple[Rule, ...]] = (duration_between("maxWait", "0s", "10s"),)
 
