@@ -6,10 +6,10 @@ Who may write a JointInferenceService must not thereby mount /etc: the GlobalMan
 
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from nereid_cloud.gm.names import DEFAULT_EDGE_BROKER
@@ -22,13 +22,19 @@ STATE_FOLDER: Final = PurePosixPath(HOST_ROOT)
 OURS: Final = (STATE_FOLDER / "lc", STATE_FOLDER / "workers")
 
 Side = Literal["edge", "cloud"]
+ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer"]
 
 
 class Runtime(BaseModel):
-    """What runs workers of one framework.
+    """What runs workers of one framework; with a `command`, a server of others, which can only serve.
 
     Attributes:
         edge, cloud: the containers' resources, as Kubernetes writes them.
+        command: of a server that is not ours. In its words, as in `models` and `ready`, ``{port}``, ``{modelName}`` and
+            ``{version}`` stand for the InferenceModel's.
+        port: where such a server listens, if it cannot be told.
+        models: the folder in which it wants the version's unpacked files.
+        ready: the path that it answers with 200 once it serves; "" for an open port.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
@@ -37,6 +43,23 @@ class Runtime(BaseModel):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     edge: dict[str, Any] = Field(default_factory=dict)
     cloud: dict[str, Any] = Field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    port: int = Field(default=0, ge=0, le=65535)
+    models: str = ""
+    ready: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether our worker runs in it."""
+        return not self.command
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.command and not self.models.startswith("/"):
+            raise ValueError("a command needs models: the absolute path at which its server looks for a version")
+        if not self.command and (self.port or self.models or self.ready):
+            raise ValueError("port, models and ready are for a server with a command of its own")
+        return self
 
     def resources(self, side: Side) -> dict[str, Any]:
         """Return the resources of a container on that side."""
@@ -57,6 +80,7 @@ class Policy:
         edge_keepalive_s: silence after which an edge worker and its broker ask each other for a sign of life; None
             for the worker's own.
         log_format: how workers log: as the GlobalManager does.
+        service_type: how models in the cloud are exposed: NodePort and LoadBalancer to the world outside, too.
     """
 
     runtimes: dict[str, Runtime] = field(default_factory=lambda: {ANY: Runtime(image="nereid-worker")})
@@ -66,13 +90,16 @@ class Policy:
     worker_tls_secret: str = ""
     edge_keepalive_s: int | None = None
     log_format: Literal["text", "json"] = "text"
+    service_type: ServiceType = "NodePort"
 
     def runtime(self, framework: str, version: str) -> Runtime | None:
-        """Return what runs a framework, or None."""
-        for name in (f"{framework}/{version}", framework, ANY):
-            if name in self.runtimes:
-                return self.runtimes[name]
-        return None
+        """Return what runs workers of a framework, or None."""
+        names = (f"{framework}/{version}", framework, ANY)
+        return next((found for name in names if (found := self.runtimes.get(name)) and found.is_ours), None)
+
+    def server(self, framework: str) -> Runtime | None:
+        """Return what serves models of a framework, or None."""
+        return self.runtimes.get(framework) or self.runtimes.get(ANY)
 
     def serves(self, namespace: str) -> bool:
         """Whether Pods may be made in a namespace."""

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Self, get_args
 
 from nereid_cloud.gm.leader import LeaseSettings
 from nereid_cloud.gm.names import DEFAULT_EDGE_BROKER
-from nereid_cloud.gm.policy import ANY, Policy, Runtime, read_runtimes
+from nereid_cloud.gm.policy import ANY, Policy, Runtime, ServiceType, read_runtimes
 from nereid_cloud.gm.settling import SETTLE_S
 from nereid_shared.errors import UserError
 from nereid_shared.health import address_of
@@ -105,6 +105,7 @@ def _policy(args: argparse.Namespace) -> Policy:
         worker_tls_secret=args.worker_tls_secret,
         edge_keepalive_s=max(1, round(args.edge_keepalive)) if args.edge_keepalive else None,
         log_format=args.log_format,
+        service_type=args.service_type,
     )
 
 
@@ -146,6 +147,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--edge-broker", default=DEFAULT_EDGE_BROKER, help="a node's own broker as its Pods reach it")
     parser.add_argument(
         "--worker-tls-secret", default="", help="Secret with the cloud workers' certificate, in their namespace"
+    )
+    parser.add_argument(
+        "--service-type",
+        choices=get_args(ServiceType),
+        default="NodePort",
+        help="how models in the cloud are exposed; ClusterIP within the cluster only",
     )
     parser.add_argument("--health", default="", help="host:port where /livez and /readyz are answered")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
