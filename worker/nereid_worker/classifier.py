@@ -105,7 +105,7 @@ class Classifier:
         Raises:
             BadSample: ``undecodable``, or ``malformed-scores`` where the model's answer is no distribution.
         """
-        return self._answer(self.interpreter.run(self.preprocessor.one(frame))[0])
+        return self.read(self.interpreter.run(self.preprocessor.one(frame))[0])
 
     def predict_batch(self, frames: Sequence[Picture]) -> list[Prediction | BadSample]:
         """Return for each picture its answer, or why there is none; a bad picture spoils no other."""
@@ -122,7 +122,7 @@ class Classifier:
                 rows.append(number)
         for number, scores in zip(rows, self.interpreter.run(batch[: len(rows)]), strict=True):
             try:
-                answers[number] = self._answer(scores)
+                answers[number] = self.read(scores)
             except BadSample as error:
                 answers[number] = error
         return [answer for answer in answers if answer is not None]
@@ -154,7 +154,12 @@ class Classifier:
                     reason="GoldenMismatch",
                 )
 
-    def _answer(self, raw: np.ndarray) -> Prediction:
+    def read(self, raw: np.ndarray) -> Prediction:
+        """Return one row of the model's output as the card reads it.
+
+        Raises:
+            BadSample: ``malformed-scores``.
+        """
         # Plain floats: for the few classes of a classifier, fifteen calls into numpy cost more than all the arithmetic.
         values: list[float] = raw.ravel().tolist()
         if not isfinite(sum(values)):

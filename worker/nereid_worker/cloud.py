@@ -39,7 +39,7 @@ from nereid_worker.batches import Batches, Pace
 from nereid_worker.classifier import Classifier
 from nereid_worker.cloud_answers import Predict, answer
 from nereid_worker.cloud_batches import Job
-from nereid_worker.cloud_info import CloudInfo
+from nereid_worker.cloud_info import cloud_info
 from nereid_worker.models import name_of, on_this_node
 from nereid_worker.scratch import Scratch
 from nereid_worker.script import script_file
@@ -88,7 +88,7 @@ class CloudWorker:
         self.task, self._info_every_s = task, info_every_s
         self.parameters: Mapping[str, str] = MappingProxyType(task.parameters)
         self.processed = self.batches = self.undecodable = self.failed = self.refused = self.repeated = 0
-        self._info = CloudInfo(task, worker=worker, counted=self)
+        self._info = cloud_info(task, worker=worker, counted=self)
         self._classifier: Classifier | None = None
         self._scratch = Scratch()
         self._nodes = frozenset(task.nodes)

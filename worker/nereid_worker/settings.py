@@ -5,13 +5,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, cast
 
 from nereid_shared import environment
 from nereid_shared.errors import UserError
 from nereid_shared.link_settings import TlsFiles
 
-REQUIRED: Final = (environment.WORKER, environment.SERVICE, environment.BROKER)
+Role = Literal["edge", "cloud", "serving"]
+
+_FLEET: Final = (environment.WORKER, environment.SERVICE, environment.BROKER)
+REQUIRED: Final = {
+    "edge": (*_FLEET, environment.NODE, environment.STATE),
+    "cloud": (*_FLEET, environment.TASK),
+    "serving": (environment.WORKER,),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +26,12 @@ class Settings:
     """Read once at start.
 
     Attributes:
-        role: ``edge`` or ``cloud``.
+        role: ``edge``, ``cloud``, or ``serving``, which on a node has what an edge worker has, else a cloud worker's.
         worker: the Pod's name.
         node: the node's name; edge only.
-        service: the service's identity on topics.
-        broker: URL of the broker: the node's own at the edge, the cloud's in the cloud.
+        service: the service's identity on topics; "" for a serving worker.
+        broker: URL of the broker: the node's own at the edge, the cloud's in the cloud; a serving worker with a task
+            may do without.
         state: folder that outlives the Pod; edge only.
         script_dir: where the script is mounted, if not at the task's own path (a ConfigMap); edge only.
         tls: our certificate for the broker; None where it has no TLS.
@@ -31,9 +39,11 @@ class Settings:
         keepalive_s: silence after which the broker is asked for a sign of life; edge only.
         info_interval_s: how often counters are reported where they change; changes of status go at once.
         json_logs: one JSON object a line instead of text.
+        port: where a serving worker listens; 0 where its task says it.
+        listen: the address at which it does; "" for all.
     """
 
-    role: Literal["edge", "cloud"]
+    role: Role
     worker: str
     node: str
     service: str
@@ -45,6 +55,8 @@ class Settings:
     script_dir: str = ""
     keepalive_s: int = 20
     tls: TlsFiles | None = None
+    port: int = 0
+    listen: str = ""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -54,9 +66,13 @@ class Settings:
             UserError: one that is needed is missing or has no sense.
         """
         role = env.get(environment.ROLE, "edge")
-        if role not in {"edge", "cloud"}:
-            raise UserError(f"{role!r} is neither edge nor cloud", where=environment.ROLE, mend="Write one of them.")
-        needed = (*REQUIRED, *((environment.NODE, environment.STATE) if role == "edge" else (environment.TASK,)))
+        if role not in REQUIRED:
+            raise UserError(
+                f"{role!r} is none of {', '.join(REQUIRED)}", where=environment.ROLE, mend="Write one of them."
+            )
+        needed = REQUIRED[role]
+        if role == "serving" and not env.get(environment.TASK):
+            needed = (*needed, environment.NODE, environment.BROKER, environment.STATE)
         if missing := [name for name in needed if not env.get(name)]:
             raise UserError(
                 "not set", where=", ".join(missing), mend="Workers are started by the GlobalManager as Pods"
@@ -66,6 +82,9 @@ class Settings:
             raise UserError(
                 f"{keepalive!r} is not a number of seconds", where=environment.KEEPALIVE, mend="Write 1 to 3600."
             )
+        port = env.get(environment.PORT) or "0"
+        if not port.isascii() or not port.isdecimal() or not 0 <= int(port) <= 65535:
+            raise UserError(f"{port!r} is not a port", where=environment.PORT, mend="Write 1 to 65535.")
         interval = env.get(environment.INFO_INTERVAL, "1.0")
         try:
             info_interval_s = float(interval)
@@ -76,17 +95,19 @@ class Settings:
                 f"{interval!r} is not a number of seconds", where=environment.INFO_INTERVAL, mend="Write 0.1 to 3600."
             )
         return cls(
-            role="cloud" if role == "cloud" else "edge",
+            role=cast("Role", role),
             worker=env[environment.WORKER],
             node=env.get(environment.NODE, ""),
-            service=env[environment.SERVICE],
-            broker=env[environment.BROKER],
+            service=env.get(environment.SERVICE, ""),
+            broker=env.get(environment.BROKER, ""),
             state=Path(env.get(environment.STATE, ".")),
             task=env.get(environment.TASK, ""),
             info_interval_s=info_interval_s,
             json_logs=env.get(environment.LOG_FORMAT) == "json",
             script_dir=env.get(environment.SCRIPT_DIR, ""),
             keepalive_s=int(keepalive),
+            port=int(port),
+            listen=env.get(environment.LISTEN, ""),
             tls=_certificates(Path(env[environment.CERTS])) if env.get(environment.CERTS) else None,
         )
 
