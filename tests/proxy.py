@@ -21,6 +21,7 @@ class Proxy:
         self._flows = asyncio.Event()
         self._flows.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: set[asyncio.Task[None]] = set()
         self.port = 0
         self.accepted = 0
 
@@ -33,6 +34,7 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.close()
+        await asyncio.gather(*self._accepting)  # what is accepted is no pair yet: `cut` would miss it
         self.cut()
         for task in self._tasks:
             task.cancel()
@@ -57,6 +59,10 @@ class Proxy:
         self._pairs.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        me = asyncio.current_task()
+        assert me is not None
+        self._accepting.add(me)
+        me.add_done_callback(self._accepting.discard)
         self.accepted += 1
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)

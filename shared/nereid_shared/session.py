@@ -79,6 +79,7 @@ class _Client(Client):
     on_plain: Callable[[Received], None]
     on_puback: Callable[[int, int], None]
     _opening: socket.socket | None = None
+    _given_up = False
     _ahead = b""
     _ahead_at = 0
 
@@ -134,11 +135,13 @@ class _Client(Client):
         return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def cancel_opening(self) -> None:
-        """End a handshake that runs in another thread."""
+        """End a handshake that runs in another thread, or is about to begin there."""
+        self._given_up = True
         opening = self._opening
         if opening is not None:
             with contextlib.suppress(OSError):
-                opening.shutdown(socket.SHUT_RDWR)
+                # Not SSLSocket's own, which would take the TLS state from under the handshake.
+                socket.socket.shutdown(opening, socket.SHUT_RDWR)
 
     def _create_socket(self) -> socket.socket:
         sock = socket.create_connection((self.host, self.port), timeout=self.connect_timeout)
@@ -147,6 +150,8 @@ class _Client(Client):
         try:
             sock = self.tls.wrap_socket(sock, server_hostname=self.host, do_handshake_on_connect=False)
             self._opening = sock
+            if self._given_up:
+                raise ConnectionAbortedError("given up")
             sock.do_handshake()
         except BaseException:
             sock.close()

@@ -26,7 +26,7 @@ from nereid_shared.errors import (
 )
 from nereid_shared.link import Link, LinkSettings, Message, TlsFiles, Will
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 
 
 def settings(broker: Mosquitto, client_id: str, **more: Any) -> LinkSettings:
@@ -387,7 +387,7 @@ async def test_a_half_open_connection_is_noticed_and_replaced(broker: Mosquitto)
             await link.wait_connected()
             proxy.silence()
             publish = asyncio.create_task(link.publish("a", b""))
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(15):  # the keepalive that it has by default would take longer
                 await link.wait_disconnected()
             with pytest.raises(LinkDown):
                 await publish
@@ -562,8 +562,8 @@ async def test_a_handler_that_hangs_over_many_connections_holds_bounded_memory(b
 async def test_leaving_while_connecting_is_quick(broker: Mosquitto) -> None:
     async with Proxy(broker.port) as proxy:
         proxy.silence()
-        async with asyncio.timeout(2):
-            async with Link(local(proxy.port)):
+        async with asyncio.timeout(TIMEOUT_S):
+            async with Link(local(proxy.port, connect_timeout_s=3600.0)):
                 await until(lambda: proxy.accepted == 1)
 
 
@@ -571,11 +571,10 @@ async def test_a_peer_that_hangs_in_tls_blocks_nobody(broker: Mosquitto) -> None
     others = set(threading.enumerate())  # tests before this one may have left a connecting thread to its time-out
     async with Proxy(broker.port) as proxy:
         proxy.silence()
-        secure = LinkSettings.from_url(f"mqtts://127.0.0.1:{proxy.port}", client_id="c")
-        async with asyncio.timeout(2), Link(secure):
+        url = f"mqtts://127.0.0.1:{proxy.port}"
+        async with asyncio.timeout(TIMEOUT_S), Link(LinkSettings.from_url(url, client_id="c", connect_timeout_s=3600)):
             await until(lambda: proxy.accepted == 1)
-        async with asyncio.timeout(2):
-            await until(lambda: "link-connect" not in {one.name for one in set(threading.enumerate()) - others})
+        await until(lambda: "link-connect" not in {one.name for one in set(threading.enumerate()) - others})
 
 
 async def test_a_message_goes_to_the_first_filter_that_matches(broker: Mosquitto) -> None:

@@ -18,7 +18,7 @@ from nereid_shared.errors import PublishRefused
 from nereid_shared.link import Link, LinkSettings, Message, TlsFiles, Will
 
 FILES = Path(__file__).parents[2] / "mosquitto"
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 SERVICE = "helmets-0123abcd"
 
 
@@ -29,7 +29,7 @@ def test_a_broker_accepts_connections_and_comes_back_on_its_port(broker: Mosquit
     broker.start()
     assert broker.port == port
     assert broker.pid != pid
-    socket.create_connection((broker.host, broker.port), timeout=1).close()
+    socket.create_connection((broker.host, broker.port), timeout=TIMEOUT_S).close()
 
 
 class Certificates:
