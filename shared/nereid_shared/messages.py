@@ -229,9 +229,10 @@ class Sync(Body, kw_only=True):
 
 
 MODEL_FETCHING: Final = "ModelFetching"
+MODEL_SWAPPING: Final = "ModelSwapping"
 NO_GOLDEN_SAMPLES: Final = "NoGoldenSamples"
 ROLLED_BACK: Final = "RolledBack"
-"""Reasons of a `ModelOutput`: it comes; it serves, and its card has nothing to try it with; its process ended early."""
+"""Reasons of a `ModelOutput`: it comes; it is there and its worker tries it; it serves, and its card has nothing to try it with; its process ended early."""
 
 
 class ModelOutput(Body, kw_only=True):
@@ -240,6 +241,7 @@ class ModelOutput(Body, kw_only=True):
     Where a task's model is changed there are two of one name: first the one that serves, then the one that shall.
 
     Attributes:
+        version: serving workers only: which of the manifest it is.
         digest: sha256 of the file that is there; "" where that is not known.
         bytes: the file's size; 0 where that is not known.
         generation: of the Model that was asked for; 0 where the speaker does not know it.
@@ -250,6 +252,7 @@ class ModelOutput(Body, kw_only=True):
     format: str = ""
     url: str = ""
     name: str = ""
+    version: str = ""
     digest: str = ""
     bytes: Count = 0
     generation: Count = 0

@@ -14,6 +14,7 @@ Status = Literal["True", "False", "Unknown"]
 PHASES: Final[tuple[Phase, ...]] = ("Pending", "Running", "Failed")
 NODE_OFFLINE: Final = "NodeOffline"
 SOURCE_FINISHED: Final = "SourceFinished"
+ALL_RUNNING: Final = "AllWorkersRunning"
 CRASH_LOOP: Final = "CrashLoopBackOff"
 MAX_TROUBLED: Final = 20
 HEARTBEAT_S: Final = 60.0
@@ -28,6 +29,7 @@ class WorkerObservation:
         is_edge: on which side it is.
         state: ``offline`` where nobody can tell.
         reason: one CamelCase word where it does not run, or has nothing left to do.
+        note: one CamelCase word where it runs, but not as it is wanted: on another model than its task names.
     """
 
     place: str
@@ -35,6 +37,7 @@ class WorkerObservation:
     state: Literal["pending", "running", "failed", "offline"]
     reason: str = ""
     message: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +72,10 @@ def judge(workers: Sequence[WorkerObservation], problems: Sequence[Problem], *, 
     """
     phase, status, reason, message = _phase(workers, problems, former)
     if status == "True" and phase == "Running" and not problems and all(w.state == "running" for w in workers):
-        why = reason if reason == SOURCE_FINISHED else "AllWorkersRunning"
+        why = reason if reason == SOURCE_FINISHED else ALL_RUNNING
         ready: tuple[Status, str, str] = ("True", why, message)
+        if noted := [w for w in workers if w.note]:
+            ready = ("True", noted[0].note, f"{message}; {_first_of(noted)}")
     elif problems:
         ready = ("False", problems[0].reason, _joined(problems))
     elif status == "Unknown":

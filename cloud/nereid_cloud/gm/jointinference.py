@@ -4,6 +4,7 @@
 Level-triggered: each look starts from what is there, so it does not matter which event brought it about.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -206,7 +207,12 @@ class ServiceController:
         statuses = {name: self._observed.status(name, uid) for name in held_by(raw).union(planned.nodes)}
         return ServiceReport(
             workers=tuple(workers),
-            problems=(*planned.problems, *refused, *self._unresolved(uid), *self._unreadable(planned)),
+            problems=(
+                *_with_what_goes_on(planned, wanted),
+                *refused,
+                *self._unresolved(uid),
+                *self._unreadable(planned),
+            ),
             held=held,
             ledgers={n: s.ledger for n, s in statuses.items() if s is not None and s.ledger is not None},
             reported_at=self._observed.reported_at(uid, held),
@@ -289,3 +295,11 @@ def _parsed(raw: Object) -> JointInferenceService | Problem:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         return Problem(reason="SpecInvalid", message=f"{where}: {first['msg']}")
+
+
+def _with_what_goes_on(planned: Plan, wanted: Wanted) -> tuple[Problem, ...]:
+    """Return what stands in the way, and what its workers do meanwhile: a Model that was deleted stops none of them."""
+    if planned.parts is not None or not wanted.rows or not planned.problems:
+        return planned.problems
+    first, *others = planned.problems
+    return dataclasses.replace(first, message=f"{first.message}; workers go on with what they have"), *others

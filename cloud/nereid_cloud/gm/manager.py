@@ -25,6 +25,7 @@ from nereid_cloud.gm.holding import Holding
 from nereid_cloud.gm.informer import Informer, Key, pod_trimmed
 from nereid_cloud.gm.jointinference import Caches, ServiceController
 from nereid_cloud.gm.leader import Leader
+from nereid_cloud.gm.models import ModelController, named_by
 from nereid_cloud.gm.names import SERVICE_LABEL
 from nereid_cloud.gm.notices import Notices
 from nereid_cloud.gm.observed import Observed
@@ -98,6 +99,7 @@ class Leadership:
         self._settings, self._cluster, self._leader = settings, cluster, leader
         self._services_queue: WorkQueue[Key] = WorkQueue()
         self._datasets_queue: WorkQueue[Key] = WorkQueue()
+        self._models_queue: WorkQueue[Key] = WorkQueue()
         self._silent: set[str] = set()
         self._health = health
         self.observed = Observed(
@@ -182,6 +184,18 @@ class Leadership:
             settle_s=settings.settle_s,
         )
 
+        self._model_controller = ModelController(
+            cluster,
+            models=self._models,
+            services=self._services,
+            nodes=self._nodes,
+            downstream=self.downstream,
+            observed=self.observed,
+            recorder=self._recorder,
+            settle_s=settings.settle_s,
+            interval_s=settings.metrics_interval_s,
+        )
+
     def _holding(self, objects: Informer) -> Holding:
         return Holding(
             self._cluster,
@@ -216,6 +230,7 @@ class Leadership:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._services_queue.close)
             stack.callback(self._datasets_queue.close)
+            stack.callback(self._models_queue.close)
             stack.callback(self._orphans.close)
             for informer in informers:
                 await stack.enter_async_context(informer)
@@ -247,6 +262,7 @@ class Leadership:
             for _ in range(WORKERS_PER_QUEUE):
                 group.create_task(_serve(self._services_queue, self._service_controller.reconcile))
                 group.create_task(_serve(self._datasets_queue, self._dataset_controller.reconcile))
+                group.create_task(_serve(self._models_queue, self._model_controller.reconcile))
 
     async def _release(self, informers: tuple[Informer, ...], link: Link) -> None:
         for informer in informers:
@@ -281,6 +297,8 @@ class Leadership:
     # What changed in the cluster.
 
     def _service_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
+        for model in named_by(former, key.namespace) ^ named_by(present, key.namespace):
+            self._models_queue.add(model)
         if present is None and former is not None:
             self._notices.forget(former["metadata"]["uid"])
         if present is not None and _wish(former) == _wish(present):
@@ -295,7 +313,10 @@ class Leadership:
             self._services_of(key.namespace)
 
     def _model_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
+        if present is None and former is not None:
+            self._model_controller.forget(former["metadata"]["uid"])
         if _content(former) != _content(present):
+            self._models_queue.add(key)
             self._services_of(key.namespace)
 
     def _worker_changed(self, _key: Key, former: Object | None, present: Object | None) -> None:
@@ -326,8 +347,10 @@ class Leadership:
         for uid in uids:
             for informer, queue in ((self._services, self._services_queue), (self._datasets, self._datasets_queue)):
                 if (key := informer.key_of_uid(uid)) is not None:
-                    gather_s = GATHER_S_PER_NODE * len(self.downstream.nodes_of(uid))
-                    queue.add_after(key, min(gather_s, MAX_GATHER_S))
+                    gather_s = min(GATHER_S_PER_NODE * len(self.downstream.nodes_of(uid)), MAX_GATHER_S)
+                    queue.add_after(key, gather_s)
+                    for model in named_by(informer.get(*key), key.namespace):
+                        self._models_queue.add_after(model, gather_s)
 
     # What nodes and workers said.
 

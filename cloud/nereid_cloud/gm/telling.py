@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from nereid_cloud.cluster.port import Object
-from nereid_cloud.gm.conditions import CRASH_LOOP, SOURCE_FINISHED, Verdict
+from nereid_cloud.gm.conditions import ALL_RUNNING, CRASH_LOOP, SOURCE_FINISHED, Verdict
 from nereid_cloud.gm.events import Recorder
+from nereid_shared.messages import MODEL_FETCHING, MODEL_SWAPPING
 
 MISSING_GRACE_S: Final = 3.0
 # A container that has run for so long since its last end is no longer taken to be crashing.
@@ -75,7 +76,7 @@ class Telling:
         self._crashed_at.pop(uid, None)
 
     async def _tell(self, raw: Object, verdict: Verdict) -> None:
-        if verdict.ready == "True":
+        if verdict.ready == "True" and verdict.ready_reason in (ALL_RUNNING, SOURCE_FINISHED):
             reason = SOURCE_FINISHED if verdict.reason == SOURCE_FINISHED else "Running"
             await self._recorder.record(raw, "Normal", reason, verdict.message)
             return
@@ -84,5 +85,7 @@ class Telling:
 
 
 def _is_routine(verdict: Verdict) -> bool:
+    if verdict.ready == "True":
+        return verdict.ready_reason in (ALL_RUNNING, SOURCE_FINISHED, MODEL_FETCHING, MODEL_SWAPPING)
     starts = verdict.phase == "Pending" and verdict.status == "True" and verdict.ready_reason == verdict.reason
     return starts and not verdict.is_problem and not any(word in verdict.reason for word in _BAD_WAITING)

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.gm.conditions import CRASH_LOOP, NODE_OFFLINE, SOURCE_FINISHED, WorkerObservation
-from nereid_shared.messages import TaskRow, TaskState, TaskStatus, WorkerInfo
+from nereid_shared.messages import ModelOutput, TaskRow, TaskState, TaskStatus, WorkerInfo
 
 _ENDED: Final = frozenset({"Failed", "Succeeded"})
 
@@ -47,7 +47,16 @@ class EdgeEvidence:
 def edge_worker(seen: EdgeEvidence) -> WorkerObservation:
     """Judge one node's worker."""
     state, reason, message = next(_faults(seen), None) or _by_its_word(seen)
-    return WorkerObservation(place=seen.node, is_edge=True, state=state, reason=reason, message=message)
+    note = ""
+    if state == "running" and (other := _not_as_wanted(seen.status)) is not None:
+        note, message = other.reason or "ModelUnavailable", other.message
+    return WorkerObservation(place=seen.node, is_edge=True, state=state, reason=reason, message=message, note=note)
+
+
+def _not_as_wanted(status: TaskStatus | None) -> ModelOutput | None:
+    """Return the model that a worker shall run while it runs another one."""
+    models = status.output.models if status is not None and status.output is not None else ()
+    return next((one for one in models if one.status in ("fetching", "failed")), None)
 
 
 def _faults(seen: EdgeEvidence) -> Iterator[Found]:

@@ -30,8 +30,10 @@ from nereid_shared.messages import (
     Desired,
     GmAlive,
     Ledger,
+    ModelOutput,
     NodeAlive,
     NodeState,
+    Output,
     TaskRow,
     TaskState,
     TaskStatus,
@@ -126,6 +128,7 @@ class Lc:
         self.ledger = Ledger()
         self.obeys = True
         self.dataset_fault = ""
+        self.models: list[ModelOutput] = []
         self.boot = secrets.token_hex(4)
         self._number = 0
         self._statuses = 0
@@ -175,6 +178,7 @@ class Lc:
                 generation=row.generation,
                 worker=str(row.refs.get("worker", "")),
                 ledger=None if is_dataset else self.ledger,
+                output=None if is_dataset else Output(models=list(self.models)),
                 number_of_samples=samples if is_dataset and not why else None,
                 reason=why,
             )
@@ -238,6 +242,7 @@ class Kubelet:
 
     def __init__(self, broker: str, cluster: Cluster, *, deploys: bool = True) -> None:
         self._cluster, self._deploys = cluster, deploys
+        self.models: list[ModelOutput] = []
         self._pods = Informer(cluster, POD, self._on_pod, labels=SERVICE_LABEL)
         self._deployments = Informer(cluster, DEPLOYMENT, self._on_deployment, labels=SERVICE_LABEL)
         self._work: asyncio.Queue[tuple[str, Object]] = asyncio.Queue()
@@ -295,6 +300,7 @@ class Kubelet:
             boot="b",
             number=1,
             task_hash=task.hash,
+            models=list(self.models),
         )
         await self._link.wait_connected()
         await self._link.publish(topics.CLOUD_INFO.of(service=task.service, pod=name), info.encode(), retain=True)
