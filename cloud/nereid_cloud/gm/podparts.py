@@ -141,6 +141,15 @@ def data(folders: Iterable[PurePosixPath | None], places: Iterable[PurePosixPath
     return volumes, mounts
 
 
+def cache() -> Volumes:
+    """Return what the LocalController has fetched for the node's workers, under the path by which it names it.
+
+    Made where it is not there: a Pod may start before anything is fetched.
+    """
+    volume = {"name": "cache", "hostPath": {"path": environment.CACHE, "type": "DirectoryOrCreate"}}
+    return [volume], [{"name": "cache", "mountPath": environment.CACHE, "readOnly": True}]
+
+
 def joined(*parts: Volumes) -> Volumes:
     """Return all of these volumes, and all of their mounts."""
     return [volume for volumes, _ in parts for volume in volumes], [mount for _, mounts in parts for mount in mounts]

@@ -19,6 +19,7 @@ from nereid_cloud.gm.podparts import (
     COMMAND,
     NO_VOLUMES,
     Volumes,
+    cache,
     certificates,
     cloud_spec,
     cloud_values,
@@ -51,6 +52,7 @@ def edge_pod(service: JointInferenceService, raw: Object, edge: EdgePlan, *, lit
         state(identity),
         temporary(),
         data([model_folder(little), script_folder(worker.worker_spec)], map(dataset_path, edge.datasets.values())),
+        cache() if model_folder(little) is None else NO_VOLUMES,
         _script(worker.worker_spec),
     )
     env = {environment.ROLE: "edge", **edge_values(edge.node, identity, edge.broker, policy)}

@@ -19,7 +19,7 @@ from nereid_shared.errors import UserError
 ANY: Final = "*"
 STATE_FOLDER: Final = PurePosixPath(HOST_ROOT)
 # The outbox and other services' samples lie here.
-OURS: Final = (STATE_FOLDER / "lc", STATE_FOLDER / "workers")
+OURS: Final = (STATE_FOLDER / "lc", STATE_FOLDER / "workers", STATE_FOLDER / "cache")
 
 Side = Literal["edge", "cloud"]
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer"]

@@ -82,6 +82,18 @@ def test_the_edge_pod_carries_identity_and_mounts_and_no_task() -> None:
     assert all(mounts[name]["mountPath"] == path and mounts[name]["readOnly"] for name, path in paths.items())
 
 
+def test_the_edge_pod_has_the_nodes_cache_where_its_model_is_fetched() -> None:
+    def mounts(url: str) -> dict[str, Any]:
+        raw, fetched = stored(), model("little")
+        fetched["spec"]["modelUrl"] = url
+        edge = EdgePlan(node="edge-0", broker="b")
+        made = edge_pod(parsed(raw), raw, edge, little=fetched, policy=POLICY)
+        return {m["mountPath"]: m for m in made["spec"]["containers"][0]["volumeMounts"]}
+
+    assert mounts("https://host/little.tflite")["/var/lib/nereid/cache"]["readOnly"] is True
+    assert "/var/lib/nereid/cache" not in mounts("/models/little/little.tflite")
+
+
 def test_workers_log_as_the_global_manager_does_and_leave_their_last_line() -> None:
     raw = stored()
     edge = edge_pod(
@@ -290,6 +302,7 @@ def with_script(folder: str, side: str = "edgeWorker") -> Object:
         ("/srv/models/../../etc", False),
         ("/var/lib/nereid/lc", False),
         ("/var/lib/nereid/workers/other-01234567", False),
+        ("/var/lib/nereid/cache/sets", False),
         ("/var/lib/nereid", False),
         ("/", False),
     ],
