@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What 2,000 resources cost the GlobalManager on a real API server, and how soon a change is at a node.
+"""What 2,000 resources cost the GlobalManager on a real API server, and how soon a change is at a node and its worker.
 
 A thousand Models and a thousand Datasets, 20 of these on each simulated node (`bench.fleet`). An apply ends when the
-node has taken the document; from there to its worker is one message on the node's own broker.
+node has taken the document; `bench.containers` goes on from there, to workers in containers on a real node.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from bench import containers
 from bench.figures import Figure
 from bench.fleet import Fleet, Node
 from bench.scale_world import CLOUD, World, api_world, lacks_api_server, model, wait_for
@@ -41,7 +42,8 @@ def run(*, quick: bool) -> list[Figure]:
     if lacks_api_server():
         return []
     with tempfile.TemporaryDirectory() as made, api_world(Path(made)) as world:
-        return asyncio.run(_Measurement(world, QUICK_RESOURCES if quick else RESOURCES).run(quick=quick))
+        figures = asyncio.run(_Measurement(world, QUICK_RESOURCES if quick else RESOURCES).run(quick=quick))
+    return figures + containers.figures(quick=quick)
 
 
 class _Measurement:

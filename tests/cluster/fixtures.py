@@ -6,7 +6,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -140,6 +140,13 @@ def real_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealClust
         problem = missing()
         if problem:
             go_without("node", f"{problem}; or Docker: {k3s.problem()}")
+        yield stack.enter_context(own_cluster())
+
+
+@contextmanager
+def own_cluster() -> Iterator[RealCluster]:
+    """A cluster with a node of this machine, which has what `missing` asks for."""
+    with ExitStack() as stack:
         place = stack.enter_context(folder())
         server = _with_crds(_from_source(stack, place, address=ADDRESS, services=SERVICES))
         yield from _with_node(server)
