@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP as a download needs it: no scheme but http and https, and reads that end when told to or when nothing comes."""
 
+import functools
 import http.client
 import io
 import socket
@@ -8,7 +9,6 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 from nereid_shared.storage.patience import LOOK_EVERY_S, Patience
@@ -56,22 +56,27 @@ class _Http(urllib.request.HTTPHandler):
 
     def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(host, **options)
-        connection.response_class = partial(_Response, patience=self._patience)  # type: ignore[assignment]
+        connection.response_class = functools.partial(_Response, patience=self._patience)  # type: ignore[assignment]
         return connection
 
 
 class _Https(urllib.request.HTTPSHandler):
     def __init__(self, patience: Patience) -> None:
         super().__init__()
-        self._patience, self._tls = patience, ssl.create_default_context()
+        self._patience = patience
 
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(self._connection, req)
 
     def _connection(self, host: str, **options: Any) -> http.client.HTTPSConnection:
-        connection = http.client.HTTPSConnection(host, context=self._tls, **options)
-        connection.response_class = partial(_Response, patience=self._patience)  # type: ignore[assignment]
+        connection = http.client.HTTPSConnection(host, context=_tls(), **options)
+        connection.response_class = functools.partial(_Response, patience=self._patience)  # type: ignore[assignment]
         return connection
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()  # reads all certificates of the system: 20 ms
 
 
 class _Response(http.client.HTTPResponse):

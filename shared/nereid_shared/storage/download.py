@@ -95,20 +95,21 @@ class Download:
 
         Args:
             unless: the validator of a copy that the caller has.
-            attempts: tries in a row that may bring nothing.
+            attempts: tries in a row that may bring no more than those before.
 
         Raises:
             ModelInvalid: ``ModelMissing``, ``ModelForbidden``, ``ModelTooLarge``, ``DigestMismatch``.
             Unavailable: the server did not answer; what came is kept.
             TemporaryError: the disk has no room for it. Stopped: `patience` says so; what came is kept.
         """
-        failures = 0
+        failures, most = 0, self._there()
         while True:
-            before = self._there()
             try:
                 return self._try_once(unless)
             except _Cut as cut:
-                failures = 0 if self._there() > before else failures + 1
+                # More than ever before: a server that lies about the length would bring the same again and again.
+                failures = 0 if self._there() > most else failures + 1
+                most = max(most, self._there())
                 if failures >= attempts:
                     raise Unavailable(f"{shown(self._url)}: {cut}") from cut
                 logger.info("download cut, trying again", extra={"url": shown(self._url), "problem": str(cut)})

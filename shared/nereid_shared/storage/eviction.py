@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What leaves a cache that has grown beyond its bound: what was not used for longest, and what nobody holds."""
 
+import contextlib
 import json
 import logging
 import os
@@ -27,31 +28,32 @@ def evict(root: Path, *, max_bytes: int, kept: Callable[[str], bool]) -> int:
         kept: says of a set's key that it must stay.
     """
     root.mkdir(parents=True, exist_ok=True)
+    freed = 0
     with guarded(root, alone=True):
-        before = used = _bytes_below(root)
         _remove_left(root)
-        if used > max_bytes:
-            _remove_lone_blobs(root)
-            used = _bytes_below(root)
+        excess = _bytes_below(root) - max_bytes
+        if excess > 0:
+            freed += _remove_lone_blobs(root)
         for folder in _least_recent_first(root):
-            if used <= max_bytes:
+            if freed >= excess:
                 break
-            if not kept(folder.name) and _removed(folder):
-                _remove_lone_blobs(root)
-                used = _bytes_below(root)
-        if used < before:
+            if not kept(folder.name):
+                freed += _remove(folder) + _remove_lone_blobs(root)
+        if freed:
             _forget(root)
-            logger.info("cache shrunk", extra={"freed_bytes": before - used, "used_bytes": used})
-    return before - used
+            logger.info("cache shrunk", extra={"freed_bytes": freed})
+    return freed
 
 
-def _removed(folder: Path) -> bool:
+def _remove(folder: Path) -> int:
+    """Remove a folder that nobody has or holds; returns the bytes that had no other name."""
     with owned_now(folder) as mine:
         if not mine:
-            return False
+            return 0
         leaving = folder.rename(folder.with_name(_LEAVING + folder.name))
+        freed = sum(status.st_size for status in _files_below(leaving) if status.st_nlink == 1)
         shutil.rmtree(leaving, ignore_errors=True)
-    return True
+    return freed
 
 
 def _least_recent_first(root: Path) -> list[Path]:
@@ -75,11 +77,15 @@ def _remove_left(root: Path) -> None:
             record.unlink(missing_ok=True)
 
 
-def _remove_lone_blobs(root: Path) -> None:
+def _remove_lone_blobs(root: Path) -> int:
     """Remove the blobs that belong to no set: of archives that are unpacked, and of sets that are gone."""
+    freed = 0
     for blob in _entries(root / "blobs" / "sha256"):
-        if blob.stat(follow_symlinks=False).st_nlink == 1:
+        status = blob.stat(follow_symlinks=False)
+        if status.st_nlink == 1:
             Path(blob).unlink()
+            freed += status.st_size
+    return freed
 
 
 def _forget(root: Path) -> None:
@@ -98,16 +104,15 @@ def _forget(root: Path) -> None:
 
 def _bytes_below(root: Path) -> int:
     """Return the size of all files, each counted once, however many names it has."""
-    sizes = dict[tuple[int, int], int]()
-    for kind in ("blobs", "sets", "parts"):
-        for folder, _, names in os.walk(root / kind):
-            for name in names:
-                try:
-                    status = Path(folder, name).lstat()
-                except FileNotFoundError:
-                    continue
-                sizes[status.st_dev, status.st_ino] = status.st_size
-    return sum(sizes.values())
+    found = (status for kind in ("blobs", "sets", "parts") for status in _files_below(root / kind))
+    return sum({(status.st_dev, status.st_ino): status.st_size for status in found}.values())
+
+
+def _files_below(folder: Path) -> Iterator[os.stat_result]:
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                yield Path(inside, name).lstat()
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
