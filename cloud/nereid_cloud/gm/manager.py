@@ -13,7 +13,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from types import TracebackType
 from typing import Any, Final
 
-from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, JOINT_INFERENCE_SERVICE, MODEL, NODE, POD, SERVICE
+from nereid_cloud.cluster.kinds import (
+    DATASET,
+    DEPLOYMENT,
+    INFERENCE_MODEL,
+    JOINT_INFERENCE_SERVICE,
+    MODEL,
+    NODE,
+    POD,
+    SERVICE,
+)
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.cluster.readiness import condition_of
 from nereid_cloud.gm import fence
@@ -22,6 +31,8 @@ from nereid_cloud.gm.desired import NodeReport
 from nereid_cloud.gm.downstream import Callbacks, Downstream
 from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.holding import Holding
+from nereid_cloud.gm.inferencemodel import InferenceModelController, ModelCaches
+from nereid_cloud.gm.inferencemodel_report import ModelReporter
 from nereid_cloud.gm.informer import Informer, Key, pod_trimmed
 from nereid_cloud.gm.jointinference import Caches, ServiceController
 from nereid_cloud.gm.leader import Leader
@@ -100,6 +111,7 @@ class Leadership:
         self._services_queue: WorkQueue[Key] = WorkQueue()
         self._datasets_queue: WorkQueue[Key] = WorkQueue()
         self._models_queue: WorkQueue[Key] = WorkQueue()
+        self._served_queue: WorkQueue[Key] = WorkQueue()
         self._silent: set[str] = set()
         self._health = health
         self.observed = Observed(
@@ -113,6 +125,7 @@ class Leadership:
         self._services = Informer(cluster, JOINT_INFERENCE_SERVICE, self._service_changed, **seen)
         self._datasets = Informer(cluster, DATASET, self._dataset_changed, **seen)
         self._models = Informer(cluster, MODEL, self._model_changed, **seen)
+        self._served = Informer(cluster, INFERENCE_MODEL, self._served_changed, **seen)
         self._pods = Informer(cluster, POD, self._worker_changed, trim=pod_trimmed, **workers)
         self._deployments = Informer(cluster, DEPLOYMENT, self._worker_changed, **workers)
         self._exposed = Informer(cluster, SERVICE, self._worker_changed, **workers)
@@ -149,18 +162,19 @@ class Leadership:
 
     def _make_controllers(self) -> None:
         settings, cluster = self._settings, self._cluster
+        placement = Placement(
+            cluster,
+            pods=self._pods,
+            deployments=self._deployments,
+            services=self._exposed,
+            recorder=self._recorder,
+            broker=settings.workers_broker,
+            policy=settings.policy,
+        )
         self._service_controller = ServiceController(
             caches=Caches(services=self._services, models=self._models, datasets=self._datasets, nodes=self._nodes),
             holding=self._holding(self._services),
-            placement=Placement(
-                cluster,
-                pods=self._pods,
-                deployments=self._deployments,
-                services=self._exposed,
-                recorder=self._recorder,
-                broker=settings.workers_broker,
-                policy=settings.policy,
-            ),
+            placement=placement,
             reporter=ServiceReporter(
                 cluster,
                 services=self._services,
@@ -196,6 +210,17 @@ class Leadership:
             interval_s=settings.metrics_interval_s,
         )
 
+        self._served_controller = InferenceModelController(
+            caches=ModelCaches(models=self._served, nodes=self._nodes, deployments=self._deployments),
+            holding=self._holding(self._served),
+            placement=placement,
+            reporter=ModelReporter(cluster, models=self._served, recorder=self._recorder, settle_s=settings.settle_s),
+            downstream=self.downstream,
+            observed=self.observed,
+            broker=settings.workers_broker,
+            policy=settings.policy,
+        )
+
     def _holding(self, objects: Informer) -> Holding:
         return Holding(
             self._cluster,
@@ -219,7 +244,8 @@ class Leadership:
     @contextlib.asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         informers = (
-            self._nodes, self._models, self._datasets, self._services, self._pods, self._deployments, self._exposed,
+            self._nodes, self._models, self._datasets, self._services, self._served, self._pods, self._deployments,
+            self._exposed,
         )  # fmt: skip
         link = Link(
             self._settings.link,
@@ -231,6 +257,7 @@ class Leadership:
             stack.callback(self._services_queue.close)
             stack.callback(self._datasets_queue.close)
             stack.callback(self._models_queue.close)
+            stack.callback(self._served_queue.close)
             stack.callback(self._orphans.close)
             for informer in informers:
                 await stack.enter_async_context(informer)
@@ -263,6 +290,7 @@ class Leadership:
                 group.create_task(_serve(self._services_queue, self._service_controller.reconcile))
                 group.create_task(_serve(self._datasets_queue, self._dataset_controller.reconcile))
                 group.create_task(_serve(self._models_queue, self._model_controller.reconcile))
+                group.create_task(_serve(self._served_queue, self._served_controller.reconcile))
 
     async def _release(self, informers: tuple[Informer, ...], link: Link) -> None:
         for informer in informers:
@@ -273,6 +301,7 @@ class Leadership:
             await self._raise_above_seen()
         self._dataset_controller.prime()
         self._service_controller.prime()
+        self._served_controller.prime()
         self.downstream.release()
         logger.info("speaking to the nodes", extra={"epoch": self.downstream.epoch})
         self._all_again()
@@ -307,6 +336,12 @@ class Leadership:
         else:
             self._services_queue.add(key)
 
+    def _served_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
+        if present is not None and _wish(former) == _wish(present):
+            self._look_at([present["metadata"]["uid"]])
+        else:
+            self._served_queue.add(key)
+
     def _dataset_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
         self._datasets_queue.add(key)
         if _content(former) != _content(present):
@@ -336,7 +371,16 @@ class Leadership:
 
     def _all_again(self) -> None:
         self._rescan = None
-        self._look_at(obj["metadata"]["uid"] for obj in (*self._services.items(), *self._datasets.items()))
+        self._look_at(obj["metadata"]["uid"] for informer, _ in self._tasks for obj in informer.items())
+
+    @property
+    def _tasks(self) -> tuple[tuple[Informer, WorkQueue[Key]], ...]:
+        """The kinds of which nodes hold tasks."""
+        return (
+            (self._services, self._services_queue),
+            (self._datasets, self._datasets_queue),
+            (self._served, self._served_queue),
+        )
 
     def _services_of(self, namespace: str) -> None:
         services = self._services.items()
@@ -345,7 +389,7 @@ class Leadership:
     def _look_at(self, uids: Iterable[str]) -> None:
         """Have tasks reconciled: soon, and once for all that is said until then."""
         for uid in uids:
-            for informer, queue in ((self._services, self._services_queue), (self._datasets, self._datasets_queue)):
+            for informer, queue in self._tasks:
                 if (key := informer.key_of_uid(uid)) is not None:
                     gather_s = min(GATHER_S_PER_NODE * len(self.downstream.nodes_of(uid)), MAX_GATHER_S)
                     queue.add_after(key, gather_s)
@@ -356,7 +400,7 @@ class Leadership:
 
     def _tasks_of_node_changed(self, node: str) -> None:
         self._look_at(self.downstream.tasks_of(node))
-        for controller in (self._service_controller, self._dataset_controller):
+        for controller in (self._service_controller, self._dataset_controller, self._served_controller):
             self._look_at(controller.awaiting(node))
 
     def _status_came(self, uid: str, urgent: bool) -> None:
@@ -366,20 +410,24 @@ class Leadership:
         if urgent:
             self._look_at([uid])
             return
-        for informer, queue in ((self._services, self._services_queue), (self._datasets, self._datasets_queue)):
+        for informer, queue in self._tasks:
             if (key := informer.key_of_uid(uid)) is not None:
                 queue.add_after(key, self._settings.metrics_interval_s)
 
     def _cloud_worker_spoke(self, identity: str) -> None:
-        key = self._service_controller.key_of(identity)
-        service = None if key is None else self._services.get(*key)
-        if service is not None:
-            self._look_at([service["metadata"]["uid"]])
-        else:
-            self._orphans.look_soon()
+        for controller, informer in (
+            (self._service_controller, self._services), (self._served_controller, self._served),
+        ):  # fmt: skip
+            key = controller.key_of(identity)
+            owner = None if key is None else informer.get(*key)
+            if owner is not None:
+                self._look_at([owner["metadata"]["uid"]])
+                return
+        self._orphans.look_soon()
 
     def _identities(self) -> set[str]:
-        return {service_id(obj["metadata"]["name"], obj["metadata"]["uid"]) for obj in self._services.items()}
+        owners = (*self._services.items(), *self._served.items())
+        return {service_id(obj["metadata"]["name"], obj["metadata"]["uid"]) for obj in owners}
 
     def _node_reported(self, node: str, report: NodeReport) -> None:
         self._tasks_of_node_changed(node)

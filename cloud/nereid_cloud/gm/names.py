@@ -12,6 +12,8 @@ RETIRED_ANNOTATION: Final = "nereid.io/retired-ledger"
 
 SERVICE_LABEL: Final = "nereid.io/service-uid"
 ROLE_LABEL: Final = "nereid.io/role"
+VERSION_LABEL: Final = "nereid.io/model-version"
+EDGE_ROLE_LABEL: Final = "node-role.kubernetes.io/edge"
 HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
 
 DEFAULT_EDGE_BROKER: Final = "mqtt://127.0.0.1:1883"

@@ -82,6 +82,7 @@ class Policy:
         log_format: how workers log: as the GlobalManager does.
         service_type: how models in the cloud are exposed: NodePort and LoadBalancer to the world outside, too.
     """
+        listen: the address at which models are served; "" for all that a Pod has.
 
     runtimes: dict[str, Runtime] = field(default_factory=lambda: {ANY: Runtime(image="nereid-worker")})
     host_roots: tuple[PurePosixPath, ...] = ()
@@ -93,6 +94,7 @@ class Policy:
     service_type: ServiceType = "NodePort"
 
     def runtime(self, framework: str, version: str) -> Runtime | None:
+    listen: str = ""
         """Return what runs workers of a framework, or None."""
         names = (f"{framework}/{version}", framework, ANY)
         return next((found for name in names if (found := self.runtimes.get(name)) and found.is_ours), None)
@@ -104,6 +106,11 @@ class Policy:
     def serves(self, namespace: str) -> bool:
         """Whether Pods may be made in a namespace."""
         return not self.namespaces or namespace in self.namespaces
+    @property
+    def workers(self) -> Runtime:
+        """What runs our own steps beside a server of others: the first of ours in the table."""
+        return next((one for one in self.runtimes.values() if one.is_ours), Runtime(image="nereid-worker"))
+
 
     def allows(self, path: PurePosixPath) -> bool:
         """Whether a worker may read a folder or file of its node."""

@@ -154,6 +154,6 @@ def _place(state: NodeState) -> tuple[object, ...]:
 
 
 def _news(status: TaskStatus) -> tuple[object, ...]:
-    held = status.number_of_samples, status.statistics
+    held = status.number_of_samples, status.statistics, status.serving_version
     models = status.output.models if status.output is not None else []
     return status.status, status.reason, status.message, status.generation, status.worker, models, *held

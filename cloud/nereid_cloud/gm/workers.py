@@ -65,7 +65,7 @@ def _faults(seen: EdgeEvidence) -> Iterator[Found]:
         yield "offline", NODE_OFFLINE, "the Node is not Ready"
     if seen.row is None:
         yield "pending", seen.trouble or "NotPlanned", "its task cannot be made"
-    pod = _pod(seen.pod)
+    pod = pod_fault(seen.pod, speaks=True)
     if pod is not None and pod[0] == "failed":
         yield pod
     if seen.absence:
@@ -132,7 +132,7 @@ def cloud_workers(
 
 
 def _cloud(pod: Object, info: WorkerInfo | None, task_hash: str) -> Found:
-    fault = _pod(pod)
+    fault = pod_fault(pod, speaks=True)
     if fault is not None and fault[0] == "failed":
         return fault
     if info is not None and info.status == "failed" and info.task_hash in ("", task_hash):
@@ -143,6 +143,11 @@ def _cloud(pod: Object, info: WorkerInfo | None, task_hash: str) -> Found:
         reason = info.reason if info is not None else ""
         return "pending", reason or "WorkerStarting", "the worker has not reported yet"
     return "running", "", ""
+
+
+def _runs(status: Mapping[str, Any]) -> bool:
+    containers = status.get("containerStatuses") or ()
+    return bool(containers) and all("running" in (container.get("state") or {}) for container in containers)
 
 
 def has_ended(pod: Object) -> bool:
@@ -162,8 +167,13 @@ def _last_end(container: Mapping[str, Any]) -> str:
     return f"the container ends again and again, last with {how}{': ' if lines else ''}{lines[-1] if lines else ''}"
 
 
-def _pod(pod: Object | None) -> Found | None:
-    """Return what is wrong with a Pod, or None where it is Ready."""
+def pod_fault(pod: Object | None, *, speaks: bool = False) -> Found | None:
+    """Return what is wrong with a Pod, or None where it is Ready.
+
+    Args:
+        pod: the Pod, if it is there.
+        speaks: whether its worker says itself how it is, sooner and in more words than a probe: it need only run.
+    """
     if pod is None or "deletionTimestamp" in pod["metadata"]:
         return "pending", "WorkerStarting", "the Pod is not there yet"
     status: Mapping[str, Any] = pod.get("status") or {}
@@ -176,6 +186,6 @@ def _pod(pod: Object | None) -> Found | None:
             return "failed", reason, _last_end(container)
         if reason and reason not in ("ContainerCreating", "PodInitializing"):
             return "pending", reason, waiting.get("message") or ""
-    if status.get("phase") == "Running" and is_ready(pod):
+    if status.get("phase") == "Running" and (is_ready(pod) or (speaks and _runs(status))):
         return None
     return "pending", "PodNotReady", status.get("message") or f"Pod {pod['metadata']['name']} is not Ready"

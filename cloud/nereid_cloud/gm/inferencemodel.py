@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The InferenceModel controller (seed 2): reconciles one model by its key, from cached state.
+
+In the cloud a Deployment and a Service, at the edge a Pod on each node, and for our own worker there a task. Level
+triggered, as the JointInferenceService controller; what serves goes on while what is wanted cannot be had.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from nereid_cloud.cluster.port import Object
+from nereid_cloud.cluster.readiness import is_ready
+from nereid_cloud.gm import inferencemodel_pods as pods
+from nereid_cloud.gm.conditions import Problem
+from nereid_cloud.gm.downstream import Downstream
+from nereid_cloud.gm.holding import Holding, held_by
+from nereid_cloud.gm.inferencemodel_plan import ModelPlan, plan
+from nereid_cloud.gm.inferencemodel_pods import EDGE_SERVING_ROLE, ModelParts
+from nereid_cloud.gm.inferencemodel_report import ModelReport, ModelReporter
+from nereid_cloud.gm.inferencemodel_status import Replica, in_pod, is_rolled_out, living, on_node
+from nereid_cloud.gm.informer import Informer, Key
+from nereid_cloud.gm.observed import Observed
+from nereid_cloud.gm.placement import POD_FORBIDDEN, Placement
+from nereid_cloud.gm.policy import Policy
+from nereid_cloud.gm.resolving import Rows, in_turns
+from nereid_cloud.gm.workers import EdgeEvidence, edge_worker
+from nereid_shared.digests import task_hash
+from nereid_shared.errors import Forbidden, MessageInvalid
+from nereid_shared.messages import ServingTask, TaskRow
+from nereid_shared.resources import InferenceModel
+from nereid_shared.serving import SERVING_ROLE, port_of, serving_task
+from nereid_shared.topics import service_id
+
+LOOK_AGAIN_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCaches:
+    """The informers that an InferenceModel depends on."""
+
+    models: Informer
+    nodes: Informer
+    deployments: Informer
+
+
+class InferenceModelController:
+    """Reconciles one InferenceModel from cached state.
+
+    Args:
+        broker: the cloud broker's URL as workers in the cloud reach it.
+        policy: what workers may be.
+    """
+
+    def __init__(
+        self,
+        *,
+        caches: ModelCaches,
+        holding: Holding,
+        placement: Placement,
+        reporter: ModelReporter,
+        downstream: Downstream,
+        observed: Observed,
+        broker: str,
+        policy: Policy,
+    ) -> None:
+        self._caches, self._holding, self._placement, self._reporter = caches, holding, placement, reporter
+        self._downstream, self._observed, self._broker, self._policy = downstream, observed, broker, policy
+        self._rows = Rows()
+        self._identities: dict[Key, tuple[str, str]] = {}
+        self._keys: dict[str, Key] = {}
+
+    def prime(self) -> None:
+        """Assign what nodes hold on record, without any write."""
+        for raw in self._caches.models.items():
+            nodes = held_by(raw)
+            if "deletionTimestamp" in raw["metadata"] or not nodes:
+                continue
+            model = _parsed(raw)
+            if isinstance(model, Problem):
+                self._keep(raw, nodes)
+                continue
+            planned = self._plan(model, raw)
+            parts = self._parts(model, raw, planned)
+            for _ in self._make_rows(raw, planned, parts):
+                pass
+            rows = {node: row for node, row in self._wanted(raw, planned, parts).items() if node in nodes}
+            unresolved = nodes.intersection(planned.nodes) - rows.keys()
+            self._downstream.assign(raw["metadata"]["uid"], rows, raw, unresolved=unresolved)
+
+    def key_of(self, identity: str) -> Key | None:
+        """Return the key of the model with an identity, as `service_id` makes it."""
+        return self._keys.get(identity)
+
+    def awaiting(self, node: str) -> list[str]:
+        """Return the models that the node shall no longer have, and may still hold."""
+        return self._holding.awaiting(node)
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Bring one model up to date; returns seconds until the next look, or None."""
+        raw = self._caches.models.get(*key)
+        former = self._identities.get(key)
+        if former is not None and (raw is None or raw["metadata"]["uid"] != former[0]):
+            self._forget(key, *former)
+        if raw is None:
+            return None
+        uid = raw["metadata"]["uid"]
+        identity = service_id(raw["metadata"]["name"], uid)
+        self._identities[key], self._keys[identity] = (uid, identity), key
+        if "deletionTimestamp" in raw["metadata"]:
+            self._downstream.assign(uid, {})
+            await self._placement.delete(uid, key.namespace, roles=(EDGE_SERVING_ROLE,))
+            return await self._holding.delete(raw)
+        model = _parsed(raw)
+        if isinstance(model, Problem):
+            if self._downstream.unresolved(uid):
+                self._keep(raw, self._downstream.nodes_of(uid) | self._downstream.unresolved(uid))
+            return await self._reporter.report(raw, ModelReport(problems=(model,), held=held_by(raw)))
+        return await self._bring_about(model, raw)
+
+    async def _bring_about(self, model: InferenceModel, raw: Object) -> float | None:
+        planned = self._plan(model, raw)
+        parts = self._parts(model, raw, planned)
+        await in_turns(self._make_rows(raw, planned, parts))
+        rows = self._wanted(raw, planned, parts)
+        if rows:
+            raw = await self._holding.claim(raw, rows)
+        unresolved = held_by(raw).intersection(planned.nodes) - rows.keys()
+        self._downstream.assign(model.metadata.uid, rows, raw, unresolved=unresolved)
+        wait_s, refused = await self._edge(raw, planned, parts)
+        refused += await self._cloud(model, planned, parts)
+        report = self._report(model, raw, planned, rows=rows, refused=refused)
+        next_s = await self._reporter.report(raw, report)
+        return min(s for s in (wait_s, next_s, LOOK_AGAIN_S) if s is not None)
+
+    def _plan(self, model: InferenceModel, raw: Object) -> ModelPlan:
+        return plan(model, raw, nodes=self._caches.nodes.named(""), policy=self._policy)
+
+    def _parts(self, model: InferenceModel, raw: Object, planned: ModelPlan) -> ModelParts | None:
+        if planned.server is None:
+            return None
+        task = _task(raw) if planned.server.version else None
+        return ModelParts(model=model, raw=raw, server=planned.server, task=task, policy=self._policy)
+
+    # The edge.
+
+    def _make_rows(self, raw: Object, planned: ModelPlan, parts: ModelParts | None) -> Iterator[None]:
+        """Make the rows of the nodes on which our worker serves, yielding after each."""
+        nodes = planned.nodes if parts is not None and parts.server.is_ours else {}
+
+        def row(node: str) -> TaskRow:
+            assert parts is not None  # noqa: S101 - else there are no nodes
+            return _row(parts, node, broker=planned.nodes[node])
+
+        yield from self._rows.make(raw["metadata"]["uid"], raw["metadata"].get("generation"), nodes, row)
+
+    def _wanted(self, raw: Object, planned: ModelPlan, parts: ModelParts | None) -> dict[str, TaskRow]:
+        """Return each node's row; what cannot be resolved now stays as the node was told it last."""
+        uid = raw["metadata"]["uid"]
+        if parts is not None:
+            return self._rows.of(uid)
+        return {node: row for node in planned.nodes if (row := self._last_row(node, uid)) is not None}
+
+    def _keep(self, raw: Object, nodes: frozenset[str]) -> None:
+        """Let nodes keep what they were told last; what nobody remembers stays unresolved."""
+        uid = raw["metadata"]["uid"]
+        kept = {node: row for node in nodes if (row := self._last_row(node, uid)) is not None}
+        self._downstream.assign(uid, kept, raw, unresolved=nodes - kept.keys())
+
+    def _last_row(self, node: str, uid: str) -> TaskRow | None:
+        row = self._downstream.last_row(node, uid)
+        return row if row is not None and row.spec is not None else None
+
+    async def _edge(
+        self, raw: Object, planned: ModelPlan, parts: ModelParts | None
+    ) -> tuple[float | None, tuple[Problem, ...]]:
+        made = {} if parts is None else {node: self._pod(parts, planned, node) for node in planned.nodes}
+        names = {node: pod["metadata"]["name"] for node, pod in made.items()}
+        return await self._placement.edge(raw, names, made.__getitem__, nodes=planned.nodes, role=EDGE_SERVING_ROLE)
+
+    def _pod(self, parts: ModelParts, planned: ModelPlan, node: str) -> Object:
+        return pods.edge_pod(parts, node, broker=planned.nodes[node])
+
+    # The cloud.
+
+    async def _cloud(self, model: InferenceModel, planned: ModelPlan, parts: ModelParts | None) -> tuple[Problem, ...]:
+        uid, namespace = model.metadata.uid, model.metadata.namespace
+        if planned.is_edge:
+            await self._placement.withdraw(uid, namespace)
+            return ()
+        refused: tuple[Problem, ...] = ()
+        if parts is not None:
+            deployment = pods.cloud_deployment(parts, selector=planned.selector, broker=self._broker)
+            try:
+                await self._placement.deploy(uid, deployment)
+                await self._placement.deploy(uid, pods.cloud_service(parts, port=port_of(parts.raw["spec"])))
+            except Forbidden as error:
+                refused = (Problem(reason=POD_FORBIDDEN, message=str(error)),)
+        return refused + self._placement.refused(namespace, pods.deployment_name(model))
+
+    # What is said.
+
+    def _report(
+        self,
+        model: InferenceModel,
+        raw: Object,
+        planned: ModelPlan,
+        *,
+        rows: Mapping[str, TaskRow],
+        refused: tuple[Problem, ...],
+    ) -> ModelReport:
+        uid = model.metadata.uid
+        replicas = self._on_nodes(uid, planned, rows) if planned.is_edge else self._in_cloud(model)
+        deployment = self._caches.deployments.get(model.metadata.namespace, pods.deployment_name(model))
+        is_whole = planned.is_edge or is_rolled_out(deployment)
+        return ModelReport(
+            replicas=tuple(replicas),
+            desired=len(planned.nodes) if planned.is_edge else model.spec.replicas,
+            is_whole=is_whole,
+            problems=(*planned.problems, *refused),
+            held=self._holding.still_held_by(raw, wanted=rows),
+            is_edge=planned.is_edge,
+            target=planned.server.version if planned.server is not None else "",
+            selector=pods.labels_of(model, is_edge=planned.is_edge),
+            url=self._url(model, planned),
+            external_url="" if planned.is_edge else self._external_url(uid),
+            unheard=any(self._is_unheard(node) for node in rows),
+        )
+
+    def _on_nodes(self, uid: str, planned: ModelPlan, rows: Mapping[str, TaskRow]) -> list[Replica]:
+        there = living(self._placement.pods_of(uid, EDGE_SERVING_ROLE))
+        by_node = {pod["spec"].get("nodeName", ""): pod for pod in there}
+        return [self._on_node(uid, node, planned, rows.get(node), by_node.get(node)) for node in planned.nodes]
+
+    def _on_node(self, uid: str, node: str, planned: ModelPlan, row: TaskRow | None, pod: Object | None) -> Replica:
+        if row is None:
+            if pod is None:
+                return Replica(place=node, state="pending", reason="WorkerStarting", message="the Pod is not there yet")
+            return in_pod(pod, node=self._caches.nodes.get("", node), place=node, is_wanted=planned.server is not None)
+        status = self._observed.status(node, uid)
+        seen = edge_worker(
+            EdgeEvidence(
+                node=node,
+                node_ready=is_ready(self._caches.nodes.get("", node)),
+                absence=self._observed.absence(node),
+                row=row,
+                pod=pod,
+                applied=self._downstream.is_applied(node, uid),
+                trouble=self._downstream.trouble(node),
+                state=self._observed.task(node, uid),
+                status=status,
+            )
+        )
+        return on_node(seen, status, target=planned.server.version if planned.server is not None else "")
+
+    def _in_cloud(self, model: InferenceModel) -> list[Replica]:
+        infos = self._observed.cloud.get(service_id(model.metadata.name, model.metadata.uid), {})
+        there = living(self._placement.pods_of(model.metadata.uid, SERVING_ROLE))
+        self._sweep(model, there)
+        return [
+            in_pod(
+                pod,
+                node=self._caches.nodes.get("", pod["spec"].get("nodeName", "")),
+                info=infos.get(pod["metadata"]["name"]),
+            )
+            for pod in there
+        ]
+
+    def _sweep(self, model: InferenceModel, there: list[Object]) -> None:
+        """Clear what servers that are gone left on the broker."""
+        identity, names = (
+            service_id(model.metadata.name, model.metadata.uid),
+            {pod["metadata"]["name"] for pod in there},
+        )
+        for name, info in list(self._observed.cloud.get(identity, {}).items()):
+            if name not in names and info.status == "offline":
+                self._downstream.clear_cloud_info(identity, name)
+
+    def _is_unheard(self, node: str) -> bool:
+        return is_ready(self._caches.nodes.get("", node)) and self._observed.is_unheard(node)
+
+    def _url(self, model: InferenceModel, planned: ModelPlan) -> str:
+        """Return where requests go; of several nodes the first's."""
+        port = planned.server.port if planned.server is not None else model.spec.serving_port
+        if self._policy.listen:
+            return f"http://{self._policy.listen}:{port}" if planned.nodes or not planned.is_edge else ""
+        if planned.is_edge:
+            address = next((_address(self._caches.nodes.get("", node)) for node in planned.nodes), "")
+            return f"http://{address}:{port}" if address else ""
+        host = f"{pods.service_name(model)}.{model.metadata.namespace}.svc"
+        return f"http://{host}:{port_of({'servingPort': model.spec.serving_port})}"
+
+    def _external_url(self, uid: str) -> str:
+        """Return where a Service can be reached from outside: at its balancer, else at some node."""
+        service = self._placement.service_of(uid)
+        if service is None or self._policy.listen:
+            return ""
+        port = service["spec"]["ports"][0]
+        for ingress in ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():
+            return f"http://{ingress.get('hostname') or ingress.get('ip')}:{port['port']}"
+        ready = sorted(filter(is_ready, self._caches.nodes.items()), key=lambda node: node["metadata"]["name"])
+        address = next(filter(None, map(_address, ready)), "")
+        return f"http://{address}:{port['nodePort']}" if port.get("nodePort") and address else ""
+
+    def _forget(self, key: Key, uid: str, identity: str) -> None:
+        self._downstream.assign(uid, {})
+        self._rows.forget(uid)
+        self._holding.forget(uid)
+        self._placement.forget(uid)
+        self._reporter.forget(uid)
+        self._observed.forget_task(uid)
+        for pod in self._observed.cloud.pop(identity, {}):
+            self._downstream.clear_cloud_info(identity, pod)
+        del self._identities[key]
+        self._keys.pop(identity, None)
+
+
+def _row(parts: ModelParts, node: str, *, broker: str) -> TaskRow:
+    """Return the task as the node needs it."""
+    metadata, raw = parts.model.metadata, parts.raw
+    refs = {
+        "worker": pods.edge_pod(parts, node, broker=broker)["metadata"]["name"],
+        "service": parts.identity,
+    }
+    return TaskRow(
+        kind=raw["kind"],
+        namespace=metadata.namespace,
+        name=metadata.name,
+        generation=metadata.generation,
+        hash=task_hash(raw["spec"], refs),
+        spec=raw["spec"],
+        refs=refs,
+    )
+
+
+def _task(raw: Object) -> ServingTask:
+    metadata = raw["metadata"]
+    return serving_task(
+        raw["spec"],
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        generation=metadata.get("generation", 0),
+    )
+
+
+def _parsed(raw: Object) -> InferenceModel | Problem:
+    try:
+        model = InferenceModel.model_validate(raw)
+        if model.spec.manifest:
+            _task(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return Problem(reason="SpecInvalid", message=f"{where}: {first['msg']}")
+    except (KeyError, TypeError, ValueError, MessageInvalid) as error:
+        return Problem(reason="SpecInvalid", message=str(error))
+    return model
+
+
+def _address(node: Object | None) -> str:
+    """Return a node's address: the one within the cluster's network before any other."""
+    found = {one.get("type"): one.get("address") for one in ((node or {}).get("status") or {}).get("addresses") or ()}
+    return str(found.get("InternalIP") or found.get("ExternalIP") or found.get("Hostname") or "")

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an InferenceModel comes to: its nodes, what serves it, which version, or why none can be; no I/O.
+
+Level-triggered, as `nereid_cloud.gm.plan`: a problem heals when the missing thing appears. What is served meanwhile
+goes on.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from nereid_cloud.cluster.port import Object
+from nereid_cloud.gm.checks import (
+    broken,
+    broker_of,
+    forbidden_path,
+    hostname,
+    labels_of,
+    missing,
+    named_nodes,
+    not_served,
+    text_of,
+)
+from nereid_cloud.gm.conditions import Problem
+from nereid_cloud.gm.names import HOSTNAME_LABEL
+from nereid_cloud.gm.paths import local_path
+from nereid_cloud.gm.policy import Policy, Runtime
+from nereid_shared.resources import InferenceModel
+from nereid_shared.serving import EDGE, port_of, target_of, versions_of
+
+VERSION_NOT_FOUND: Final = "VersionNotFound"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What serves a model.
+
+    Attributes:
+        runtime: its image, and how it is started.
+        is_ours: our worker, which reads a task; else a server of others, whose Pod alone shows how it fares.
+        version: what it is to serve; "" where the image itself decides.
+        port: where it listens.
+    """
+
+    runtime: Runtime
+    is_ours: bool
+    version: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """What an InferenceModel comes to.
+
+    Attributes:
+        is_edge: on which layer it is.
+        nodes: at the edge, the nodes that it is meant for, as far as they exist, with the URL of each one's broker.
+        selector: in the cloud, what its nodes are labelled with.
+        server: None where it cannot be served as it is written.
+        problems: what is missing or wrong.
+    """
+
+    is_edge: bool
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    selector: Mapping[str, str] = field(default_factory=dict)
+    server: Server | None
+    problems: tuple[Problem, ...]
+
+
+def plan(model: InferenceModel, raw: Object, *, nodes: Mapping[str, Object], policy: Policy) -> ModelPlan:
+    """Resolve what an InferenceModel names."""
+    server, no_server = _server(model, raw, policy)
+    fatal = (*broken(raw), *not_served(model.metadata.namespace, policy), *no_server, *_files(raw, server, policy))
+    astray = tuple(_astray(model, nodes))
+    is_edge = model.spec.deploy_to_layer == EDGE
+    found: tuple[str, ...] = ()
+    selector: Mapping[str, str] = {}
+    if is_edge and not astray:
+        found, astray = named_nodes(model.spec.node_name, model.spec.node_selector, nodes)
+    elif not astray:
+        selector = _selector(model, nodes)
+    lost = bool(astray) and not is_edge
+    return ModelPlan(
+        is_edge=is_edge,
+        nodes={name: broker_of(nodes[name], policy) for name in found} if model.spec.replicas else {},
+        selector=selector,
+        server=None if fatal or lost else server,
+        problems=(*fatal, *astray),
+    )
+
+
+def _server(model: InferenceModel, raw: Object, policy: Policy) -> tuple[Server | None, tuple[Problem, ...]]:
+    framework, spec = model.spec.framework_type, raw["spec"]
+    runtime = policy.server(framework)
+    port = port_of(spec)
+    if model.spec.image:
+        known = runtime or Runtime(image=model.spec.image)
+        own = Runtime(image=model.spec.image, edge=known.edge, cloud=known.cloud)
+        return Server(runtime=own, is_ours=False, version="", port=port), ()
+    if runtime is None:
+        known_ones = ", ".join(sorted(policy.runtimes))
+        message = f"no runtime serves framework {framework!r}: name an image, or one of {known_ones}"
+        return None, (Problem(reason="RuntimeUnknown", message=message),)
+    target = target_of(spec)
+    if target not in versions_of(spec):
+        listed = ", ".join(versions_of(spec))
+        message = f"targetVersion {target!r} is not in the manifest, which has {listed or 'nothing'}"
+        return None, (Problem(reason=VERSION_NOT_FOUND, message=message),)
+    port = port if runtime.is_ours else runtime.port or port
+    return Server(runtime=runtime, is_ours=runtime.is_ours, version=target, port=port), ()
+
+
+def _files(raw: Object, server: Server | None, policy: Policy) -> Iterable[Problem]:
+    """Yield the paths of model files that workers may not read."""
+    if server is not None and server.version:
+        for version, file in versions_of(raw["spec"]).items():
+            path = local_path(file["downloadURL"])
+            yield from forbidden_path(f"version {version}: downloadURL", path and path.parent, policy)
+
+
+def _astray(model: InferenceModel, nodes: Mapping[str, Object]) -> Iterable[Problem]:
+    """Yield why the node that the model names cannot be meant."""
+    name, wanted = model.spec.node_name, (model.spec.node_selector or {}).items()
+    if not name:
+        return
+    if name not in nodes:
+        yield missing("Node", name)
+    elif not wanted <= labels_of(nodes[name]).items():
+        message = f"Node {name} does not have the labels {text_of(wanted)} of nodeSelector"
+        yield Problem(reason="NodeSelectorMismatch", message=message)
+
+
+def _selector(model: InferenceModel, nodes: Mapping[str, Object]) -> Mapping[str, str]:
+    named = {HOSTNAME_LABEL: hostname(nodes[model.spec.node_name])} if model.spec.node_name else {}
+    return {**(model.spec.node_selector or {}), **named}

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an InferenceModel's servers were seen to do, as its status says it; no I/O, no clock.
+
+A server may answer with the former version while the wanted one is prepared, or has failed: then the model serves, and
+is not Ready.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from nereid_cloud.cluster.port import Object
+from nereid_cloud.cluster.readiness import is_ready
+from nereid_cloud.gm.conditions import NODE_OFFLINE, Phase, Problem, Verdict, WorkerObservation
+from nereid_cloud.gm.inferencemodel_plan import VERSION_NOT_FOUND
+from nereid_cloud.gm.names import VERSION_LABEL
+from nereid_cloud.gm.workers import has_ended, pod_fault
+from nereid_shared.messages import TaskStatus, WorkerInfo
+
+SERVING: Final = "Serving"
+UPDATING: Final = "Updating"
+NO_REPLICAS: Final = "NoReplicas"
+IMAGE_PULL_FAILED: Final = "ImagePullFailed"
+ROUTINE: Final = frozenset({UPDATING, NO_REPLICAS})
+
+# The kubelet's words for an image that it cannot have.
+_IMAGE_REASONS: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+)
+# What passes by itself, in the words of workers and of the kubelet.
+_PASSING: Final = frozenset(
+    {"", "WorkerStarting", "WorkerUpdating", "WorkerNotSeen", "PodNotReady", "LoadingModel", "WaitingForTask",
+     "NotAcknowledged", "ModelFetching", UPDATING}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """One Pod that serves, or should.
+
+    Attributes:
+        place: its node, or its own name in the cloud.
+        state: ``running`` where it answers, with whatever version; ``offline`` where nobody can tell.
+        version: what it answers with; "" where that is not known, or an image decides it.
+        is_wanted: it answers with what is wanted now.
+        reason: where it does not do what is wanted: one CamelCase word.
+    """
+
+    place: str
+    state: Literal["pending", "running", "failed", "offline"]
+    version: str = ""
+    is_wanted: bool = False
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether it will not do what is wanted, unless something changes."""
+        return not self.is_wanted and (self.state == "failed" or self.reason not in _PASSING)
+
+
+def on_node(seen: WorkerObservation, status: TaskStatus | None, *, target: str) -> Replica:
+    """Judge our worker on a node.
+
+    Args:
+        seen: what is to be said of it as of any edge worker.
+        status: the last status of the task on that node.
+        target: the version that it shall serve.
+    """
+    version = status.serving_version if status is not None and seen.state != "offline" else ""
+    replica = Replica(place=seen.place, state=seen.state, version=version, reason=seen.reason, message=seen.message)
+    if seen.state == "pending" and version:
+        # It goes on with the task that it had.
+        return replace(replica, state="running", reason=UPDATING)
+    if seen.state != "running" or status is None:
+        return replica
+    is_wanted = version == target and not status.reason
+    reason = status.reason or ("" if is_wanted else UPDATING)
+    return replace(replica, is_wanted=is_wanted, reason=reason, message=status.message)
+
+
+def in_pod(
+    pod: Object, *, node: Object | None, info: WorkerInfo | None = None, is_wanted: bool = True, place: str = ""
+) -> Replica:
+    """Judge a Pod whose readiness says whether it serves what its label names.
+
+    Args:
+        pod: the Pod.
+        node: where it is, None before it is anywhere.
+        info: what the worker in it says of itself, if it does.
+        is_wanted: it was made for what is wanted now.
+        place: what it is called, in place of its name.
+    """
+    version = (pod["metadata"].get("labels") or {}).get(VERSION_LABEL, "")
+    place = place or pod["metadata"]["name"]
+    if pod["spec"].get("nodeName") and not is_ready(node):
+        message = f"Node {pod['spec']['nodeName']} is not Ready"
+        return Replica(place=place, state="offline", reason=NODE_OFFLINE, message=message)
+    fault = pod_fault(pod)
+    if fault is None:
+        return Replica(place=place, state="running", version=version, is_wanted=is_wanted)
+    state, reason, message = fault
+    if reason in _IMAGE_REASONS:
+        return Replica(place=place, state="failed", reason=IMAGE_PULL_FAILED, message=message or reason)
+    if info is not None and info.status != "offline" and info.reason:
+        state = "failed" if info.status == "failed" else state
+        return Replica(place=place, state=state, reason=info.reason, message=info.message)
+    unschedulable = next((one for one in _conditions(pod, "PodScheduled") if one.get("status") == "False"), None)
+    if unschedulable is not None:
+        message = unschedulable.get("message") or ""
+        return Replica(place=place, state="pending", reason=unschedulable.get("reason") or reason, message=message)
+    return Replica(place=place, state=state, reason=reason, message=message)
+
+
+def living(pods: Sequence[Object]) -> list[Object]:
+    """Return the Pods that serve or will."""
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"] and not has_ended(pod)]
+
+
+def is_rolled_out(deployment: Object | None) -> bool:
+    """Whether all Pods of a Deployment are of its present template, and ready."""
+    if deployment is None:
+        return False
+    status, wanted = deployment.get("status") or {}, deployment["spec"].get("replicas", 1)
+    counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "readyReplicas")]
+    return status.get("observedGeneration") == deployment["metadata"].get("generation") and counts == [wanted] * 3
+
+
+def judge(
+    replicas: Sequence[Replica], problems: Sequence[Problem], *, desired: int, is_whole: bool, former: Phase = "Pending"
+) -> Verdict:
+    """Return what the conditions say.
+
+    Args:
+        replicas: those that there are.
+        problems: what stands in the way of what is wanted.
+        desired: how many there should be.
+        is_whole: nothing but these is to come or to go.
+        former: the phase that was shown last, which stays where nothing can be observed.
+    """
+    serving = [one for one in replicas if one.state == "running"]
+    wanted = [one for one in serving if one.is_wanted]
+    count = _count(wanted, serving, desired)
+    if problems:
+        message = "; ".join(problem.message for problem in problems)
+        return _verdict("Running" if serving else "Pending", problems[0].reason, message, is_problem=True)
+    if desired == 0:
+        return _verdict("Pending", NO_REPLICAS, "replicas is 0: nothing serves")
+    if is_whole and len(wanted) >= desired and len(replicas) == len(wanted):
+        return _verdict("Running", SERVING, count, is_ready=True)
+    return _unfinished(replicas, count, desired=desired, former=former)
+
+
+def _unfinished(replicas: Sequence[Replica], count: str, *, desired: int, former: Phase) -> Verdict:
+    """Say why not all serve what is wanted, the most telling first."""
+    serving = any(one.state == "running" for one in replicas)
+    trouble = [one for one in replicas if one.is_trouble and one.state != "offline"]
+    if trouble:
+        phase: Phase = "Running" if serving else "Failed" if trouble[0].state == "failed" else "Pending"
+        return _verdict(phase, trouble[0].reason, f"{count}; {_first_of(trouble)}")
+    offline = [one for one in replicas if one.state == "offline"]
+    if offline:
+        return _unknown("Running" if serving else former, _first_of(offline), is_known=serving, count=count)
+    pending = [one for one in replicas if not one.is_wanted]
+    if serving:
+        return _verdict("Running", UPDATING, f"{count}; {_first_of(pending)}" if pending else count)
+    reason = next((one.reason for one in pending if one.reason), "WorkersStarting")
+    return _verdict("Pending", reason, _first_of(pending) if pending else f"0 of {desired} Pods are there")
+
+
+def failure_of(
+    replicas: Sequence[Replica], problems: Sequence[Problem], former: Mapping[str, Any] | None, *, target: str, now: str
+) -> Mapping[str, Any] | None:
+    """Return the status's lastFailure: the present one, with the time at which it was seen first, else the former."""
+    trouble = next((one for one in replicas if one.is_trouble and one.state != "offline"), None)
+    missing = next((one for one in problems if one.reason == VERSION_NOT_FOUND), None)
+    if trouble is None and missing is None:
+        return former
+    place, said = (trouble.place, trouble) if trouble is not None else ("", missing)
+    assert said is not None  # noqa: S101 - one of the two is there
+    # The Pods of a Deployment come and go: which of them failed makes no other failure.
+    same = former is not None and (former.get("version"), former.get("reason")) == (target, said.reason)
+    if same:
+        return former
+    return {"version": target, "place": place, "reason": said.reason, "message": said.message[:1024], "time": now}
+
+
+def versions_served(replicas: Sequence[Replica]) -> str:
+    """Return the versions that are answered with, those of the most servers first."""
+    versions = [one.version for one in replicas if one.state == "running" and one.version]
+    return ",".join(sorted(set(versions), key=lambda version: (-versions.count(version), version)))
+
+
+def _count(wanted: Sequence[Replica], serving: Sequence[Replica], desired: int) -> str:
+    version = wanted[0].version if wanted else ""
+    of = f" version {version}" if version else ""
+    others = versions_served([one for one in serving if not one.is_wanted])
+    more = f", {len(serving) - len(wanted)} still {others or 'the former'}" if len(serving) > len(wanted) else ""
+    return f"{len(wanted)} of {desired} serve{of}{more}"
+
+
+def _verdict(phase: Phase, reason: str, message: str, *, is_ready: bool = False, is_problem: bool = False) -> Verdict:
+    return Verdict(
+        phase=phase, status="True", reason=reason, message=message, ready="True" if is_ready else "False",
+        ready_reason=reason, ready_message=message, is_problem=is_problem,
+    )  # fmt: skip
+
+
+def _unknown(phase: Phase, message: str, *, is_known: bool, count: str) -> Verdict:
+    return Verdict(
+        phase=phase, status="True" if is_known else "Unknown", reason=NODE_OFFLINE, message=f"{count}; {message}",
+        ready="Unknown", ready_reason=NODE_OFFLINE, ready_message=f"{count}; {message}",
+    )  # fmt: skip
+
+
+def _first_of(replicas: Sequence[Replica]) -> str:
+    first = replicas[0]
+    more = f" (and {len(replicas) - 1} more)" if len(replicas) > 1 else ""
+    return f"{first.place}: {first.message or first.reason or first.state}{more}"
+
+
+def _conditions(pod: Object, kind: str) -> list[Mapping[str, Any]]:
+    return [one for one in (pod.get("status") or {}).get("conditions") or () if one.get("type") == kind]
