@@ -20,6 +20,9 @@ from nereid_shared.messages import Task, TaskDataset, TaskModel, TaskRule
 EASY, HARD = 0, 128
 """Grey values: black is "dark" without doubt, the middle is a tie."""
 
+EXIT_S = 30.0
+"""What an end may take on a busy machine."""
+
 CARD = {
     "schema": "nereid.io/model-card/v1",
     "name": "brightness",
@@ -65,7 +68,7 @@ def make_task(file: Path | str, **changes: object) -> Task:
     values: dict[str, Any] = {
         "uid": "u", "service": SERVICE, "role": "edge", "namespace": "default", "name": "svc", "generation": 1,
         "hash": "h1", "model": TaskModel(name="little", url=str(file), format="tflite"),
-        "rule": TaskRule(name="Margin", parameters={"threshold": "0.5"}), "deadline_s": 5.0,
+        "rule": TaskRule(name="Margin", parameters={"threshold": "0.5"}), "deadline_s": 60.0,
     }  # fmt: skip
     return Task(**{**values, **changes})
 
@@ -106,13 +109,13 @@ class Worker:
         """End it by SIGKILL."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(EXIT_S)
 
     def stop(self) -> int:
         """End it by SIGTERM and return its exit code."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(15)
+        return self.process.wait(EXIT_S)
 
     def log(self) -> str:
         """Return what it has logged."""
@@ -136,4 +139,4 @@ def running(worker: Worker) -> Iterator[Worker]:
     finally:
         if worker.process is not None and worker.process.poll() is None:
             worker.process.kill()
-            worker.process.wait(10)
+            worker.process.wait(EXIT_S)

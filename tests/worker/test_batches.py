@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
 import threading
-import time
 
 from nereid_shared.samples import Counts, Sample, digest_of
 from nereid_worker.batches import Batches
 from nereid_worker.cloud_batches import Job
 
-LONG_S = 10.0
+LONG_S = 3600.0
+"""A wait that a test which lives through it has not made."""
 
 
 def job(seq: int, loop: asyncio.AbstractEventLoop) -> Job:
@@ -24,11 +24,9 @@ def numbers(batch: list[Job]) -> list[int]:
 
 async def test_an_idle_model_gets_a_lone_sample_at_once() -> None:
     batches, loop = Batches[Job](max_batch=8, max_wait_s=LONG_S), asyncio.get_running_loop()
-    began = time.monotonic()
     for seq in range(3):
         batches.put(job(seq, loop))
         assert numbers(batches.take()) == [seq]
-    assert time.monotonic() - began < LONG_S / 2
 
 
 async def test_a_batch_is_what_is_there_up_to_its_size() -> None:

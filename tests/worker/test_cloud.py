@@ -27,7 +27,7 @@ from nereid_worker.batches import QUICK_AFTER, QUICK_S
 from nereid_worker.cloud import CloudWorker
 from nereid_worker.cloud_answers import Predict
 
-SERVICE, NODE, WAIT_S = "helmet-01234567", "edge-0", 10.0
+SERVICE, NODE, WAIT_S = "helmet-01234567", "edge-0", 30.0
 
 
 def png(value: int) -> bytes:
@@ -232,6 +232,13 @@ class Gate:
         return [("bright", 0.9)] * len(frames)
 
 
+async def waiting(cloud: CloudWorker, samples: int, *, repeated: int = 0) -> None:
+    """Return when so many samples wait for the model that is busy."""
+    async with asyncio.timeout(WAIT_S):
+        while len(cloud._batches) < samples or cloud.repeated < repeated:
+            await asyncio.sleep(0.005)
+
+
 async def test_a_busy_model_finds_a_batch_when_it_is_free(broker: Mosquitto, tmp_path: Path) -> None:
     gate = Gate()
     task = task_for(tmp_path / "none", max_batch=4)
@@ -242,6 +249,7 @@ async def test_a_busy_model_finds_a_batch_when_it_is_free(broker: Mosquitto, tmp
         for seq in range(2, 8):
             await edge.send(sample(seq))
         await edge.send(sample(2))
+        await waiting(cloud, 6, repeated=1)
         gate.open.set()
         await edge.until(lambda: len(edge.results) == 7)
         assert cloud.repeated == 1
@@ -344,6 +352,7 @@ async def test_an_answer_that_is_too_large_spoils_no_other_of_its_batch(
         assert await asyncio.to_thread(gate.entered.wait, WAIT_S)
         for seq in (2, 3):
             await edge.send(sample(seq, png(seq)))
+        await waiting(cloud, 2)
         gate.open.set()
         await edge.until_results(2)
         assert not cloud._waiting

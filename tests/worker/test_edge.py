@@ -212,6 +212,38 @@ def test_answers_that_nobody_waits_for_any_more_become_corrections(broker: Mosqu
         assert (correction.index, correction.label) == (0, "cloud")
 
 
+def test_a_stream_that_is_told_to_end_hands_out_what_is_under_way(broker: Mosquitto, make: Make) -> None:
+    with LcPeer(broker.url, behaviour=never) as peer:
+        rig = make()
+        answers: list[Answer] = []
+
+        def end() -> None:
+            peer.wait(lambda: len(peer.samples) == 2)
+            rig.service.end(SystemExit(), drain_s=FAR_S)
+            for sample in peer.samples:
+                peer.send(answer_to(sample))
+
+        with ThreadPoolExecutor() as other:
+            other.submit(end)
+            with pytest.raises(SystemExit):
+                answers.extend(rig.service.stream([FRAMES[HARD]] * 2))
+    assert [(a.index, a.tier) for a in answers] == [(0, "cloud"), (1, "cloud")]
+
+
+def test_a_stream_that_is_told_to_end_waits_for_no_answer_for_ever(broker: Mosquitto, make: Make) -> None:
+    with LcPeer(broker.url, behaviour=never) as peer:
+        rig = make()
+
+        def end() -> None:
+            peer.wait(lambda: peer.samples)
+            rig.service.end(SystemExit(), drain_s=0.01)
+
+        with ThreadPoolExecutor() as other:
+            other.submit(end)
+            with pytest.raises(SystemExit):
+                list(rig.service.stream([FRAMES[HARD]]))
+
+
 def test_a_full_spool_makes_files_wait_and_loses_none(broker: Mosquitto, make: Make, tmp_path: Path) -> None:
     index = write_dataset(tmp_path / "data", [HARD] * 12)
     with LcPeer(broker.url) as peer:

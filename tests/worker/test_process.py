@@ -5,16 +5,29 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 from tests.mosquitto import Mosquitto
 from tests.worker.lc_peer import LcPeer, answer_to, at_once, never
-from tests.worker.scenes import EASY, HARD, Worker, dataset_of, make_task, picture, running, write_dataset, write_model
+from tests.worker.scenes import (
+    EASY,
+    EXIT_S,
+    HARD,
+    Worker,
+    dataset_of,
+    make_task,
+    picture,
+    running,
+    write_dataset,
+    write_model,
+)
 
-from nereid_shared.messages import Task, TaskDataset, TaskModel, TaskRule
+from nereid_shared.messages import Task, TaskDataset, TaskModel, TaskRule, WorkerInfo
 from nereid_shared.samples import Result, Sample
+from nereid_worker.edge import DRAIN_S
 from nereid_worker.state_lock import StateLock
 
 pytestmark = pytest.mark.slow  # each test starts processes
@@ -98,8 +111,8 @@ def test_over_kills_every_frame_counts_once(tmp_path: Path, broker: Mosquitto, m
             edge = [str(e["key"]) for e in worker.answers() if e["event"] == "edge"]
             assert set(edge) == {f"images/{n:05}.png" for n in range(frames)}
             assert len(edge) <= frames + kills, "at most the frame in flight comes again"
-            heard = {e["key"] for e in worker.answers() if e["event"] in {"answer", "correction"}}
-            assert heard >= {s.key for s in peer.samples if s.seq > before}
+            asked = {s.key for s in peer.samples if s.seq > before}
+            peer.wait(lambda: asked <= {e["key"] for e in worker.answers() if e["event"] in {"answer", "correction"}})
             assert worker.stop() == 0
 
 
@@ -107,10 +120,15 @@ def test_over_kills_every_frame_counts_once(tmp_path: Path, broker: Mosquitto, m
 def test_a_broker_that_dies_loses_nothing(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
     greys = [HARD if n % 4 == 0 else EASY for n in range(800)]
     task = classify(tmp_path, model, greys, parameters={"fps": "400"}, deadline_s=0.5)
+    index = tmp_path / "data" / "index.csv"
+    header, *lines = index.read_text().splitlines(keepends=True)
+    index.write_text(header + "".join(lines[:400]))
     with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")) as worker:
         peer.wait(lambda: len(peer.samples) >= 50)
         broker.kill()
         before = len(worker.answers())
+        with index.open("a") as more:  # however far it has come by now, these meet no broker
+            more.write("".join(lines[400:]))
         peer.wait(lambda: len(worker.answers()) >= before + 100)
         broker.start()
         peer.wait(lambda: len(peer.samples) == 200, timeout_s=40)
@@ -136,20 +154,18 @@ def test_another_task_starts_it_over_in_place(tmp_path: Path, broker: Mosquitto,
         assert worker.stop() == 0
 
 
-def test_sigterm_hands_out_what_is_under_way(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
-    task = classify(tmp_path, model, [HARD] * 500, parameters={"fps": "100"})
-
-    def after_a_while(sample: Sample) -> Iterator[tuple[float, Result]]:
-        yield 0.3, answer_to(sample)
-
-    with LcPeer(broker.url, task=task, behaviour=after_a_while) as peer:
+def test_sigterm_leaves_time_for_what_is_under_way(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
+    task = classify(tmp_path, model, [HARD] * 5000, parameters={"fps": "100"})
+    with LcPeer(broker.url, task=task, behaviour=never) as peer:
         with running(Worker(broker.url, tmp_path / "state")) as worker:
             peer.wait(lambda: len(peer.samples) >= 30)
+            began = time.monotonic()
             assert worker.stop() == 0
-            answered = [e for e in worker.answers() if e["event"] == "answer"]
+            assert time.monotonic() - began >= DRAIN_S
+            taken = [e for e in worker.answers() if e["event"] == "edge"]
         ledger = peer.wait_status("offline").ledger
         assert ledger is not None
-        assert ledger.hard == len(peer.samples) == len(answered)
+        assert 5000 > ledger.hard == len(taken) >= len(peer.samples)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +240,13 @@ def test_two_of_one_service_do_not_share_the_state(tmp_path: Path, broker: Mosqu
                 assert second.stop() == 0
 
 
+def said_at(info: WorkerInfo) -> datetime:
+    """Return when the worker wrote it, whenever it came here."""
+    assert info.task_info is not None
+    assert info.task_info.update_time is not None
+    return datetime.fromisoformat(info.task_info.update_time)
+
+
 def test_info_without_news_goes_seldom(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
     task = classify(tmp_path, model, [EASY] * 3)
     with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")):
@@ -232,8 +255,8 @@ def test_info_without_news_goes_seldom(tmp_path: Path, broker: Mosquitto, model:
         for _ in range(3):
             heard = len(peer.infos)
             peer.wait(lambda: len(peer.infos) > heard)  # noqa: B023 - waited for within the turn
-            came.append(time.monotonic())
-        assert came[2] - came[1] > 0.8, "every tenth of 0.1 s"
+            came.append(said_at(peer.last))
+        assert came[2] - came[1] > timedelta(seconds=0.99), "every tenth of 0.1 s"
         with (tmp_path / "data" / "index.csv").open("a") as index:
             index.write("images/00000.png\n")
         peer.wait(lambda: peer.last.ledger and peer.last.ledger.seen == 4)
@@ -281,7 +304,7 @@ def test_a_state_folder_that_cannot_be_used_says_so(tmp_path: Path, broker: Mosq
     (tmp_path / "file").write_text("")
     with running(Worker(broker.url, tmp_path / "file" / "state", log=tmp_path / "log")) as worker:
         assert worker.process is not None
-        assert worker.process.wait(10) == 2
+        assert worker.process.wait(EXIT_S) == 2
         assert "the state folder cannot be used" in worker.log()
         assert "Traceback" not in worker.log()
 
@@ -330,7 +353,7 @@ for answer in JointInference.from_task().stream():
         info = peer.wait_status("failed", reason="ScriptFailed")
         assert info.message == "RuntimeError: no more of this"
         assert worker.process is not None
-        assert worker.process.wait(10) == 1
+        assert worker.process.wait(EXIT_S) == 1
         peer.wait(lambda: peer.last.ledger and peer.last.ledger.seen == 3)
         assert peer.last.status == "failed"
     with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")):
@@ -376,7 +399,7 @@ def test_it_is_completed_when_the_last_answer_is_in(tmp_path: Path, broker: Mosq
                 index.write("images/00001.png\n")
 
 
-@pytest.mark.parametrize("wait", ["time.sleep(60)", "service.infer(FRAME)"])
+@pytest.mark.parametrize("wait", ["time.sleep(3600)", "service.infer(FRAME)"])
 def test_a_script_that_is_busy_elsewhere_still_stops(tmp_path: Path, broker: Mosquitto, model: Path, wait: str) -> None:
     text = f"""
 import pathlib, time
@@ -392,9 +415,7 @@ while True:
     with LcPeer(broker.url, task=task, behaviour=never) as peer:
         with running(Worker(broker.url, tmp_path / "state")) as worker:
             peer.wait(lambda: peer.infos and peer.last.ledger and peer.last.ledger.seen > 0)
-            began = time.monotonic()
             assert worker.stop() == 0
-            assert time.monotonic() - began < 8
         peer.wait_status("offline")
 
 

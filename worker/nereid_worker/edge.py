@@ -105,6 +105,7 @@ class JointInference:
         self._corrections: deque[Answer] = deque()
         self.on_correction: Callable[[Answer], None] = self._keep
         self._end: BaseException | None = None
+        self._drain_until = math.inf
         self._sending = Sending(
             rule=rule, page=page, spool=spool, waiting=self._waiting, notify=notify, look_after=self.look_after
         )
@@ -132,8 +133,9 @@ class JointInference:
         """End a wait of the caller's thread; called in another one."""
         self._results.put(None)
 
-    def end(self, request: BaseException) -> None:
+    def end(self, request: BaseException, *, drain_s: float = DRAIN_S) -> None:
         """Let streams take no further frame, hand out the answers under way, and then raise `request` in the caller."""
+        self._drain_until = time.monotonic() + drain_s
         self._end = request
         self.wake()
 
@@ -205,8 +207,7 @@ class JointInference:
                         self.collect(0.0)
                     if inbox.arrived:
                         yield from inbox.take()
-            until = time.monotonic() + DRAIN_S
-            while inbox.awaited and (self._end is None or time.monotonic() < until):
+            while inbox.awaited and (self._end is None or time.monotonic() < self._drain_until):
                 self.collect(self._time_left())
                 yield from inbox.take()
         finally:
