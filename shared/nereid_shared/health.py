@@ -16,6 +16,7 @@ from nereid_shared.errors import UserError
 logger = logging.getLogger(__name__)
 
 REQUEST_TIMEOUT_S: Final = 5.0
+RETRY_S: Final = 5.0
 
 
 class Health:
@@ -66,6 +67,35 @@ async def serving(address: tuple[str, int] | None, problem: Callable[[], str]) -
         raise UserError(f"cannot listen: {error.strerror}", where=f"{host}:{port}", mend="Take a free port") from error
     async with server:
         yield server.sockets[0].getsockname()[1]
+
+
+@contextlib.asynccontextmanager
+async def answering(address: tuple[str, int] | None, problem: Callable[[], str]) -> AsyncIterator[None]:
+    """Answer probes while the body runs, from when the address is free: what is probed does not wait for it.
+
+    Args:
+        address: as `serving` takes it.
+        problem: likewise.
+    """
+    task = asyncio.create_task(_serve(address, problem), name="probes")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _serve(address: tuple[str, int] | None, problem: Callable[[], str]) -> None:
+    told = False
+    while True:
+        try:
+            async with serving(address, problem):
+                await asyncio.Event().wait()
+        except UserError as error:
+            if not told:
+                logger.warning("probes are not answered yet", extra={"problem": str(error)})
+            told = True
+            await asyncio.sleep(RETRY_S)
 
 
 async def _answer(problem: Callable[[], str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,9 +67,20 @@ def node(real_cluster: RealCluster) -> Node:
 
 def test_the_sample_is_served_by_containers_and_leaves_nothing(system: Containers) -> None:
     begin(system)
+    for role in ("edge", "cloud"):
+        until(partial(is_probed, system, role, ready=True), f"the kubelet to find the {role} worker ready")
     finish(system)
     # The folder of a service just deleted stays for as long as it may come back; those given up earlier are gone.
     assert json.loads(system.on_edge(_GIVEN_UP)) == []
+
+
+def test_a_worker_without_its_model_has_started_and_is_not_ready(system: Containers) -> None:
+    manifest = Path(system.manifest).read_text().replace("big/big.tflite", "big/none.tflite")
+    system.kubectl("apply", "-f", "-", stdin=manifest)
+    until(lambda: condition(system, "Ready") == ("False", "ModelMissing"), "the worker's word", within_s=120.0)
+    until(lambda: is_probed(system, "cloud", ready=False), "the kubelet to find it started")
+    system.kubectl("delete", "-f", "-", "--timeout=60s", stdin=manifest, timeout_s=70)
+    until(lambda: not left_in_cluster(system.kubectl), "the Pods to be gone", within_s=60.0)
 
 
 def restart_kubelet(system: Containers, node: Node) -> None:
@@ -112,6 +124,19 @@ def begin(system: Containers) -> None:
     system.kubectl("apply", "-f", system.manifest)
     done = system.kubectl.run("wait", "jis/digits", "--for=condition=Ready", "--timeout=120s", timeout_s=130)
     assert done.returncode == 0, done.stderr + system.story()
+
+
+def is_probed(system: Containers, role: str, *, ready: bool) -> bool:
+    """Whether a worker's only container has started by its probe, never again, and is ready or not."""
+    pods = system.kubectl.json("pods", f"--selector=nereid.io/service-uid,nereid.io/role={role}")["items"]
+    found = [one for pod in pods for one in pod["status"].get("containerStatuses") or ()]
+    return [(one.get("started"), one["ready"], one["restartCount"]) for one in found] == [(True, ready, 0)]
+
+
+def condition(system: Containers, type_: str) -> tuple[str, str]:
+    status = system.kubectl.json("jis", "digits").get("status") or {}
+    found = {one["type"]: (one["status"], one["reason"]) for one in status.get("conditions") or ()}
+    return found.get(type_, ("", ""))
 
 
 def progress(system: Containers) -> None:

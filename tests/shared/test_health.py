@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import contextlib
 import urllib.error
 import urllib.request
 
 import pytest
 
 from nereid_shared.errors import UserError
-from nereid_shared.health import Health, address_of, serving
+from nereid_shared.health import Health, address_of, answering, serving
 
 
 async def get(port: int, path: str) -> tuple[int, str]:
@@ -52,6 +53,25 @@ async def test_a_port_that_is_taken_is_the_users_to_mend() -> None:
         with pytest.raises(UserError, match="cannot listen"):
             async with serving(("127.0.0.1", port), str):
                 pass
+
+
+async def test_what_is_probed_does_not_wait_for_its_address() -> None:
+    async with asyncio.timeout(30):
+        async with contextlib.AsyncExitStack() as taken:
+            port = await taken.enter_async_context(serving(("127.0.0.1", 0), lambda: "another's"))
+            async with answering(("127.0.0.1", port), str):
+                assert await get(port, "/readyz") == (503, "another's\n")
+                await taken.aclose()
+                while (await said(port))[0] != 200:
+                    await asyncio.sleep(0.1)
+        assert await said(port) == (0, "")
+
+
+async def said(port: int) -> tuple[int, str]:
+    try:
+        return await get(port, "/readyz")
+    except urllib.error.URLError:
+        return 0, ""
 
 
 async def test_nothing_is_served_where_no_address_is_given() -> None:

@@ -43,7 +43,9 @@ def _run_cloud(settings: Settings) -> int:
     except ModuleNotFoundError as error:
         raise UserError(f"{error}", mend="pip install 'nereid-ai[worker]'") from error
     task = Task.decode(settings.task.encode(), max_bytes=topics.TASK.max_bytes, topic=environment.TASK)
-    asyncio.run(run_cloud(task, broker_url=settings.broker, worker=settings.worker, tls=settings.tls))
+    asyncio.run(
+        run_cloud(task, broker_url=settings.broker, worker=settings.worker, tls=settings.tls, health=settings.health)
+    )
     return 0
 
 

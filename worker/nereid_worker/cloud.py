@@ -32,6 +32,7 @@ from nereid_shared.errors import (
     TemporaryError,
     UserError,
 )
+from nereid_shared.health import answering
 from nereid_shared.link import FAILURE, Link, LinkSettings, Message, TlsFiles
 from nereid_shared.messages import Task, WorkerStatus
 from nereid_shared.samples import UNDECODABLE, Result, Sample
@@ -136,6 +137,14 @@ class CloudWorker:
     def model_digest(self) -> str:
         """The sha256 of the model file that is loaded, "" before it is."""
         return self._classifier.digest if self._classifier else ""
+
+    @property
+    def problem(self) -> str:
+        """Why it has no samples to answer, "" where it may have some."""
+        info = self._info
+        if info.status != "running":
+            return f"{info.status}: {info.reason} {info.message}".rstrip()
+        return "" if self._link.connected else f"no broker: {self._link.last_error}"
 
     def serve(self, predict: Predict | None = None, *, model: str = "") -> None:
         """Answer samples until the worker is told to stop; returns then.
@@ -370,7 +379,13 @@ class CloudWorker:
 
 
 async def run_cloud(
-    task: Task, *, broker_url: str, worker: str, tls: TlsFiles | None = None, predict: Predict | None = None
+    task: Task,
+    *,
+    broker_url: str,
+    worker: str,
+    tls: TlsFiles | None = None,
+    health: tuple[str, int] | None = None,
+    predict: Predict | None = None,
 ) -> None:
     """Run the cloud worker of this process until SIGTERM or SIGINT, then drain.
 
@@ -379,6 +394,7 @@ async def run_cloud(
         broker_url: the cloud broker's.
         worker: the Pod's name.
         tls: our certificate, where the broker wants one.
+        health: where probes are answered, if anywhere.
         predict: instead of the task's model or script.
 
     Raises:
@@ -393,7 +409,8 @@ async def run_cloud(
         loop.add_signal_handler(number, cloud.stop)
     _current = cloud
     try:
-        await cloud.run(predict)
+        async with answering(health, lambda: cloud.problem):
+            await cloud.run(predict)
     finally:
         _current = None
 

@@ -84,7 +84,7 @@ class EdgeProcess:
         self._main_thread = threading.get_ident()
         self._uplink = Uplink(
             settings, info=self._info, on_task=self._take_task, on_result=self._take_result, on_room=self._room,
-            on_failure=self._give_up,
+            on_failure=self._give_up, problem=self._problem,
         )  # fmt: skip
 
     def run(self) -> int:
@@ -310,6 +310,11 @@ class EdgeProcess:
         """Called in the uplink's thread, without which nothing can be told or asked: end, to be started again."""
         self._uplink_failed = True
         signal.pthread_kill(self._main_thread, signal.SIGTERM)
+
+    def _problem(self) -> str:
+        """Called in the uplink's thread: why samples are not classified, "" where they are, or all were."""
+        status, reason, message = self._told
+        return "" if status in {"running", "completed"} else f"{status}: {reason or status} {message}".rstrip()
 
     def _info(self, number: int) -> WorkerInfo:
         """Called in the uplink's thread."""

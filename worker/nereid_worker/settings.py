@@ -9,6 +9,7 @@ from typing import Final, Literal, Self, cast
 
 from nereid_shared import environment
 from nereid_shared.errors import UserError
+from nereid_shared.health import address_of
 from nereid_shared.link_settings import TlsFiles
 
 Role = Literal["edge", "cloud", "serving"]
@@ -39,6 +40,7 @@ class Settings:
         keepalive_s: silence after which the broker is asked for a sign of life; edge only.
         info_interval_s: how often counters are reported where they change; changes of status go at once.
         json_logs: one JSON object a line instead of text.
+        health: where probes of an edge or cloud worker are answered, if anywhere.
         port: where a serving worker listens; 0 where its task says it.
         listen: the address at which it does; "" for all.
     """
@@ -55,6 +57,7 @@ class Settings:
     script_dir: str = ""
     keepalive_s: int = 20
     tls: TlsFiles | None = None
+    health: tuple[str, int] | None = None
     port: int = 0
     listen: str = ""
 
@@ -108,6 +111,7 @@ class Settings:
             keepalive_s=int(keepalive),
             port=int(port),
             listen=env.get(environment.LISTEN, ""),
+            health=address_of(env[environment.HEALTH]) if env.get(environment.HEALTH) else None,
             tls=_certificates(Path(env[environment.CERTS])) if env.get(environment.CERTS) else None,
         )
 

@@ -19,6 +19,7 @@ from msgspec import structs
 
 from nereid_shared import topics
 from nereid_shared.errors import LinkDown, MessageInvalid, MessageTooLarge, TemporaryError
+from nereid_shared.health import answering
 from nereid_shared.link import NO_SUBSCRIBER, Link, LinkSettings, Message, Will
 from nereid_shared.messages import Accepted, Task, WorkerInfo
 from nereid_shared.samples import Result, Sample
@@ -45,6 +46,7 @@ class Uplink:
         on_result: called in the link's thread with each answer of this service and node.
         on_room: called in the link's thread when the spool has got smaller.
         on_failure: called in the link's thread when it ends although nobody stopped it.
+        problem: returns why the worker is not ready, "" where it is; called in the link's thread for each probe.
     """
 
     def __init__(
@@ -56,10 +58,11 @@ class Uplink:
         on_result: Callable[[Result], None],
         on_room: Callable[[], None],
         on_failure: Callable[[], None],
+        problem: Callable[[], str] = str,
     ) -> None:
         self._settings = settings
         self._info, self._on_task, self._on_result = info, on_task, on_result
-        self._on_room, self._on_failure = on_room, on_failure
+        self._on_room, self._on_failure, self._problem = on_room, on_failure, problem
         self._page: Page | None = None
         self._spool: Spool | None = None
         self._sender = Sender()
@@ -140,7 +143,7 @@ class Uplink:
             on_connect=self._connected,
         )
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with self._link:
+        async with answering(self._settings.health, self._problem), self._link:
             self._started.set_result(None)
             ticks = asyncio.create_task(self._tick(), name="ticks")
             stopped = asyncio.create_task(self._stop.wait(), name="stop")

@@ -35,6 +35,7 @@ from nereid_cloud.gm.podparts import (
     temporary,
 )
 from nereid_cloud.gm.policy import Policy, Runtime, Side
+from nereid_cloud.gm.probes import edge_health, probes, values
 from nereid_shared import environment
 from nereid_shared.digests import sealed
 from nereid_shared.messages import Task, TaskModel, canonical_json
@@ -55,7 +56,8 @@ def edge_pod(service: JointInferenceService, raw: Object, edge: EdgePlan, *, lit
         cache() if model_folder(little) is None else NO_VOLUMES,
         _script(worker.worker_spec),
     )
-    env = {environment.ROLE: "edge", **edge_values(edge.node, identity, edge.broker, policy)}
+    host = edge_health(identity, edge.node)
+    env = {environment.ROLE: "edge", **edge_values(edge.node, identity, edge.broker, policy), **values(policy, host)}
     if script_config_map(worker.worker_spec):
         env[environment.SCRIPT_DIR] = SCRIPT_MOUNT
     spec = {
@@ -64,6 +66,7 @@ def edge_pod(service: JointInferenceService, raw: Object, edge: EdgePlan, *, lit
             {
                 "name": worker.name,
                 **_runs(worker.worker_spec, "edge", policy),
+                **probes(policy, host),
                 "env": environ(env),
                 "volumeMounts": mounts,
             }
@@ -99,6 +102,7 @@ def cloud_deployment(
     env = {
         environment.ROLE: "cloud",
         **cloud_values(task.service, broker, policy),
+        **values(policy),
         environment.TASK: task.encode().decode(),
     }
     spec: dict[str, Any] = {
@@ -108,6 +112,7 @@ def cloud_deployment(
             {
                 "name": worker.name,
                 **_runs(worker.worker_spec, "cloud", policy),
+                **probes(policy),
                 "env": environ(env),
                 "volumeMounts": mounts,
             }

@@ -77,6 +77,7 @@ class Policy:
         edge_broker: URL of the nodes' own broker, where a Node's annotation names no other.
         worker_tls_secret: Secret in a service's namespace with ca.crt, tls.crt and tls.key for its cloud workers; ""
             where the cloud broker has no TLS.
+        probes: whether workers are probed; not on a laptop, where all Pods share the machine's addresses.
         edge_keepalive_s: silence after which an edge worker and its broker ask each other for a sign of life; None
             for the worker's own.
         log_format: how workers log: as the GlobalManager does.
@@ -89,6 +90,7 @@ class Policy:
     namespaces: frozenset[str] = frozenset()
     edge_broker: str = DEFAULT_EDGE_BROKER
     worker_tls_secret: str = ""
+    probes: bool = True
     edge_keepalive_s: int | None = None
     log_format: Literal["text", "json"] = "text"
     service_type: ServiceType = "NodePort"

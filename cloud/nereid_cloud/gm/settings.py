@@ -103,6 +103,7 @@ def _policy(args: argparse.Namespace) -> Policy:
         namespaces=frozenset(args.namespace),
         edge_broker=args.edge_broker,
         worker_tls_secret=args.worker_tls_secret,
+        probes=args.state is None,
         edge_keepalive_s=max(1, round(args.edge_keepalive)) if args.edge_keepalive else None,
         log_format=args.log_format,
         service_type=args.service_type,

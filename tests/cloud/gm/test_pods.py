@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+from ipaddress import IPv4Address
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,6 +12,7 @@ from nereid_cloud.gm.paths import dataset_path, local_path
 from nereid_cloud.gm.plan import EdgePlan, Plan, World, plan
 from nereid_cloud.gm.pods import cloud_deployment, cloud_task, edge_pod, task_in
 from nereid_cloud.gm.policy import Policy, Runtime, read_runtimes
+from nereid_cloud.gm.settings import Settings
 from nereid_shared.errors import UserError
 from nereid_shared.resources import JointInferenceService
 
@@ -104,6 +106,42 @@ def test_workers_log_as_the_global_manager_does_and_leave_their_last_line() -> N
         assert env_of(made)["NEREID_LOG_FORMAT"] == "json"
         assert made["spec"]["containers"][0]["terminationMessagePolicy"] == "FallbackToLogsOnError"
     assert env_of(pod())["NEREID_LOG_FORMAT"] == "text"
+
+
+def test_workers_are_probed_where_they_answer_and_never_before_they_have_started() -> None:
+    raw = stored()
+    edge, cloud = pod(raw), deployment(raw, POLICY)["spec"]["template"]
+    for made in (edge, cloud):
+        (container,) = made["spec"]["containers"]
+        probes = {name: container[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
+        asked = {name: probe["httpGet"] for name, probe in probes.items()}
+        assert {name: get["path"] for name, get in asked.items()} == {
+            "startup": "/livez", "liveness": "/livez", "readiness": "/readyz",
+        }  # fmt: skip
+        where = {f"{get.get('host', '')}:{get['port']}" for get in asked.values()}
+        assert where == {env_of(made)["NEREID_HEALTH"]}
+        patience_s = {name: probe["periodSeconds"] * probe.get("failureThreshold", 3) for name, probe in probes.items()}
+        assert patience_s["startup"] >= 300
+        assert patience_s["liveness"] >= 120
+
+
+def test_each_worker_of_a_node_answers_probes_at_an_address_of_its_own() -> None:
+    others = stored()
+    others["metadata"] |= {"name": "others", "uid": "87654321-9abc-4def-8123-456789abcdef"}
+    addresses = [IPv4Address(env_of(made)["NEREID_HEALTH"].partition(":")[0]) for made in (pod(), pod(others))]
+    assert addresses[0] != addresses[1]
+    # Not a machine's own names: localhost is 127.0.0.1, Debian's host name 127.0.1.1, systemd's resolver 127.0.0.53.
+    assert all(one.is_loopback and one >= IPv4Address("127.64.0.0") for one in addresses)
+
+
+def test_workers_are_not_probed_on_a_laptop() -> None:
+    raw = stored()
+    laptop = Settings.from_args(["--state", "/tmp/x", "--broker", "mqtt://b:1"]).policy
+    assert Settings.from_args(["--in-cluster", "--broker", "mqtt://b:1"]).policy.probes
+    edge = edge_pod(parsed(raw), raw, EdgePlan(node="edge-0", broker="b"), little=model("little"), policy=laptop)
+    for made in (edge, deployment(raw, laptop)["spec"]["template"]):
+        assert "NEREID_HEALTH" not in env_of(made)
+        assert not [key for key in made["spec"]["containers"][0] if key.endswith("Probe")]
 
 
 def test_an_edge_worker_is_told_a_keepalive_where_there_is_one() -> None:

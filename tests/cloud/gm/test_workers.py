@@ -53,6 +53,21 @@ def test_a_word_on_a_former_spec_says_nothing_of_this_one(status: str) -> None:
     assert (worker.state, worker.reason) == ("pending", "WorkerStarting")
 
 
+@pytest.mark.parametrize(
+    ("state", "status", "expected"),
+    [
+        ({"running": {}}, said("running"), ("running", "")),
+        ({"running": {}}, said("starting", reason="LoadingModel"), ("pending", "LoadingModel")),
+        ({"terminated": {"exitCode": 0}}, said("running"), ("pending", "PodNotReady")),
+    ],
+)
+def test_a_worker_in_a_container_that_runs_says_itself_how_it_is_sooner_than_a_probe(
+    state: Any, status: TaskStatus, expected: tuple[str, str]
+) -> None:
+    worker = edge_worker(replace(WELL, pod=pod({"state": state}, ready=False), status=status))
+    assert (worker.state, worker.reason) == expected
+
+
 def test_absence_is_told_as_it_was_found() -> None:
     worker = edge_worker(replace(WELL, absence="its LocalController is silent since noon"))
     assert (worker.state, worker.reason, worker.message) == (
