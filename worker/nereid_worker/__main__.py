@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m nereid_worker``: an edge or cloud worker, as the GlobalManager's Pods start it."""
+"""``python -m nereid_worker``: an edge, cloud or serving worker, as the GlobalManager's Pods start it."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ def main() -> int:
     logs.configure(json=settings.json_logs, level=logging.INFO)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
-        return _run_edge(settings) if settings.role == "edge" else _run_cloud(settings)
+        return _RUN[settings.role](settings)
     except NereidError as error:
         logging.getLogger("nereid_worker").error("the worker ends", extra={"problem": str(error)})
         return 2
@@ -47,6 +47,18 @@ def _run_cloud(settings: Settings) -> int:
         run_cloud(task, broker_url=settings.broker, worker=settings.worker, tls=settings.tls, health=settings.health)
     )
     return 0
+
+
+def _run_serving(settings: Settings) -> int:
+    try:
+        from nereid_worker.serving.process import run_serving  # noqa: PLC0415 - needs the extra [serving]
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error}", mend="pip install 'nereid-ai[worker,serving]'") from error
+    asyncio.run(run_serving(settings))
+    return 0
+
+
+_RUN = {"edge": _run_edge, "cloud": _run_cloud, "serving": _run_serving}
 
 
 if __name__ == "__main__":

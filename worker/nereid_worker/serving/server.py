@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The HTTP server: sockets, bounds, readiness and drain; what is said in a body is the protocols' part.
+
+It listens only once a version serves. Draining, it says so at the readiness routes and ends each connection with its
+next answer; it goes on listening for a little, since those who send requests here hear of it late, and finishes what
+is under way within a bounded time.
+"""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol
+
+from aiohttp import web
+
+from nereid_shared.errors import BadSample, RequestRefused
+from nereid_shared.samples import UNDECODABLE
+from nereid_worker.serving.bodies import Bodies, Held
+from nereid_worker.serving.metrics import CONTENT_TYPE, Metrics
+from nereid_worker.serving.versions import Loaded, Versions
+
+logger = logging.getLogger(__name__)
+
+MAX_JSON_BYTES: Final = 16 * 1024 * 1024
+"""JSON's figures take about eight times their text in memory while they are read."""
+LAME_DUCK_S: Final = 2.0
+"""How long a draining server still takes new connections: an endpoint list, or a client's own, is that late."""
+SETTLE_S: Final = 0.25
+"""After that: how long connections that came at the last moment have for their request."""
+DRAIN_S: Final = 15.0
+BACKLOG: Final = 512
+
+
+class Answer:
+    """What a handler answers; `loaded` for the metrics, where it asked for an inference."""
+
+    __slots__ = ("body", "content_type", "headers", "loaded", "status")
+
+    def __init__(
+        self, body: bytes, *, status: int = 200, loaded: Loaded | None = None, headers: dict[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> None:  # fmt: skip
+        self.body, self.status, self.loaded, self.headers = body, status, loaded, headers
+        self.content_type = content_type
+
+
+Handler = Callable[[web.Request, bytearray], Awaitable[Answer]]
+
+
+class Frontend(Protocol):
+    """One protocol: its routes, and how it says that a request failed.
+
+    Attributes:
+        name: for the metrics.
+    """
+
+    name: str
+
+    def routes(self) -> Sequence[tuple[str, str, Handler]]:
+        """Return method, path and handler, those that are asked for most first."""
+
+    def refusal(self, error: RequestRefused) -> bytes:
+        """Return the body that says why a request failed."""
+
+
+class Server:
+    """One process's server.
+
+    Args:
+        versions: what answers.
+        metrics: what counts.
+        lame_duck_s: how long it goes on listening when it drains.
+
+    Attributes:
+        draining: it ends; it is not ready any more.
+        in_flight: requests under way.
+        port: where it listens; 0 before `listen`.
+    """
+
+    def __init__(self, versions: Versions, metrics: Metrics, *, lame_duck_s: float = LAME_DUCK_S) -> None:
+        self._versions, self._metrics, self._lame_duck_s = versions, metrics, lame_duck_s
+        self.draining = False
+        self.in_flight = self.port = 0
+        self._bodies = Bodies()
+        self._app = web.Application()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request without a version would be answered, now and shortly after."""
+        return not self.draining and self._versions.default is not None
+
+    def add(self, *frontends: Frontend) -> None:
+        """Take protocols; before `listen`. What no route of any wants is said to be malformed by the last."""
+        for frontend in frontends:
+            for method, path, handler in frontend.routes():
+                self._app.router.add_route(method, path, self._guarded(frontend, handler))
+        self._app.router.add_route("GET", "/metrics", self._say_metrics)
+        self._app.router.add_route("*", "/{tail:.*}", self._guarded(frontends[-1], _malformed))
+
+    async def listen(self, *, host: str, port: int) -> None:
+        """Begin to listen, beside other processes that do so at the same port.
+
+        Args:
+            host: an address, or "" for all.
+            port: 0 for a free one.
+
+        Raises:
+            OSError: the port is taken by a process that does not share it, or the address is not here.
+        """
+        both = not host and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
+        listener = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, reuse_port=True, dualstack_ipv6=both
+        )
+        try:
+            self._runner = web.AppRunner(
+                self._app, access_log=None, handle_signals=False, handler_cancellation=True, keepalive_timeout=75.0,
+                shutdown_timeout=DRAIN_S,
+            )  # fmt: skip
+            await self._runner.setup()
+            await web.SockSite(self._runner, listener, backlog=BACKLOG).start()
+        except BaseException:
+            listener.close()
+            raise
+        self.port = listener.getsockname()[1]
+        logger.info("listening", extra={"host": host, "port": self.port})
+
+    async def drain(self) -> None:
+        """Finish what is under way, and stop; takes at most `lame_duck_s` + `SETTLE_S` + `DRAIN_S`."""
+        self.draining = True
+        if self._runner is None:
+            return
+        logger.info("draining", extra={"in_flight": self.in_flight})
+        await asyncio.sleep(self._lame_duck_s)
+        # One turn of the loop accepts all that has connected until now.
+        await asyncio.sleep(0)
+        for site in list(self._runner.sites):
+            await site.stop()
+        await asyncio.sleep(SETTLE_S)
+        await self._runner.cleanup()
+
+    def _guarded(self, frontend: Frontend, handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Return the handler with all that can go wrong as the protocol says it, counted."""
+
+        async def handle(request: web.Request) -> web.Response:
+            began = time.perf_counter()
+            self.in_flight += 1
+            held = Held()
+            try:
+                body = await self._bodies.read(request, held) if request.can_read_body else bytearray()
+                answer = await handler(request, body)
+            except (RequestRefused, BadSample) as error:
+                answer = Answer(frontend.refusal(_refused(error)), status=_refused(error).status)
+            except Exception:  # one request must not end the others' connections without a word
+                logger.exception("a request failed", extra={"path": request.path})
+                refused = RequestRefused("internal error; the server's log has more", status=500)
+                answer = Answer(frontend.refusal(refused), status=500)
+            finally:
+                self.in_flight -= 1
+                self._bodies.release(held)
+            loaded = answer.loaded
+            self._metrics.request(
+                model=loaded.name if loaded else "", version=loaded.version if loaded else "",
+                protocol=frontend.name, code=answer.status,
+                spent_s=time.perf_counter() - began if loaded else None,
+            )  # fmt: skip
+            return self._response(answer)
+
+        return handle
+
+    async def _say_metrics(self, _request: web.Request) -> web.Response:
+        return self._response(Answer(self._metrics.text(), content_type=CONTENT_TYPE))
+
+    def _response(self, answer: Answer) -> web.Response:
+        headers = {"Content-Type": answer.content_type}
+        if answer.headers:
+            headers |= answer.headers
+        if answer.status == 503:
+            headers["Retry-After"] = "1"
+        response = web.Response(body=answer.body, status=answer.status, headers=headers)
+        if self.draining:
+            response.force_close()
+        return response
+
+
+def _refused(error: RequestRefused | BadSample) -> RequestRefused:
+    if isinstance(error, RequestRefused):
+        return error
+    return RequestRefused(str(error), status=400 if error.reason == UNDECODABLE else 500)
+
+
+async def _malformed(request: web.Request, _body: bytearray) -> Answer:
+    raise RequestRefused(f"Malformed request: {request.method} {request.path}", status=404)
