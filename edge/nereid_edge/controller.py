@@ -21,6 +21,7 @@ from nereid_edge.desired_store import DesiredStore
 from nereid_edge.folder import StateFolder
 from nereid_edge.relay import Relay
 from nereid_edge.reports import Reports
+from nereid_edge.served import ServedBook
 from nereid_edge.settings import Settings
 from nereid_edge.store import OutboxStore
 from nereid_edge.tasks import Tasks
@@ -82,7 +83,12 @@ class LocalController:
         self._applying = asyncio.Lock()
         self._folders = WorkerFolders(settings.state.parent / "workers")
         self._relay = Relay(node=self._node, store=self._store, folders=self._folders)
-        self._tasks = Tasks(relay=self._relay, on_change=self._changed)
+        self._tasks = Tasks(
+            relay=self._relay,
+            cache=(settings.cache_folder, settings.cache_max_bytes),
+            served=ServedBook(folder.served),
+            on_change=self._changed,
+        )
         self._cloud = self._cloud_link()
         self._edge = self._edge_link()
         self._relay.attach(edge=self._edge, cloud=self._cloud)

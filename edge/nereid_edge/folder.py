@@ -62,6 +62,11 @@ class StateFolder:
         """The file of the outbox."""
         return self.path / "outbox.db"
 
+    @property
+    def served(self) -> Path:
+        """The file of what workers were told last."""
+        return self.path / "served.json"
+
     def accepted_cluster(self) -> str | None:
         """Return the cluster that the operator lets prune this node (file ``accept-cluster``), if any."""
         try:

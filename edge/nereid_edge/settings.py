@@ -11,7 +11,7 @@ from typing import Any, Self
 from nereid_shared.errors import UserError
 from nereid_shared.health import address_of
 from nereid_shared.link_settings import LinkSettings, TlsFiles
-from nereid_shared.quantities import duration_s
+from nereid_shared.quantities import duration_s, size_bytes
 from nereid_shared.topics import node_name
 
 
@@ -28,6 +28,8 @@ class Settings:
         accepted_clusters: clusters whose documents may prune what another cluster's left.
         json_logs: one JSON object a line instead of text.
         health: where probes are answered, if anywhere.
+        cache: folder for what is fetched for the workers, who find it under the same path; None: beside `state`.
+        cache_max_bytes: what that may take, but for what tasks need.
     """
 
     node: str
@@ -39,6 +41,13 @@ class Settings:
     accepted_clusters: frozenset[str] = frozenset()
     json_logs: bool = False
     health: tuple[str, int] | None = None
+    cache: Path | None = None
+    cache_max_bytes: int = 10 * 2**30
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where what is fetched lies."""
+        return self.state.parent / "cache" if self.cache is None else self.cache
 
     @property
     def edge_is_unprotected(self) -> bool:
@@ -80,6 +89,8 @@ class Settings:
             accepted_clusters=frozenset(given.accept_cluster),
             json_logs=given.log_format == "json",
             health=address_of(given.health) if given.health else None,
+            cache=given.cache,
+            cache_max_bytes=_bytes(given.cache_size, "--cache-size"),
         )
 
 
@@ -102,9 +113,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tls-ca", type=Path, metavar="FILE", help="CA of the cloud broker (mqtts)")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="this node's certificate")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder for fetched models (cache, beside --state)")
+    parser.add_argument(
+        "--cache-size", default="10Gi", metavar="SIZE", help="what it may take, but for what tasks need (10Gi)"
+    )
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument("--health", default="", metavar="HOST:PORT", help="where /livez and /readyz are answered")
     return parser
+
+
+def _bytes(text: str, where: str) -> int:
+    try:
+        return size_bytes(text)
+    except ValueError as error:
+        raise UserError(str(error), where=where, mend="Write a size such as 10Gi") from error
 
 
 def _seconds(text: str, where: str) -> float:

@@ -10,11 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from nereid_edge import spec
+from nereid_edge import models, spec
 from nereid_edge.dataset_files import DatasetCount, DatasetMonitor, DatasetSource
+from nereid_edge.preparing import Artefact, Preparation, Preparing
 from nereid_edge.relay import Relay
+from nereid_edge.served import ServedBook
 from nereid_edge.service import ServiceSettings
 from nereid_edge.spec import SpecProblem
 from nereid_edge.workers import WorkerView
@@ -22,6 +25,7 @@ from nereid_shared import topics
 from nereid_shared.errors import LinkDown, MessageInvalid, NereidError
 from nereid_shared.link import Link, Message
 from nereid_shared.messages import (
+    MODEL_SWAPPING,
     PRUNE_HELD,
     Ledger,
     ModelOutput,
@@ -43,12 +47,22 @@ _CONDITIONS: Final = {"running": "Running", "completed": "Completed", "failed": 
 
 @dataclass(slots=True, kw_only=True)
 class _Running:
-    """One desired task with what is known of it."""
+    """One desired task with what is known of it.
+
+    Attributes:
+        plan: what the worker is to run, as far as the row tells.
+        artefact: what has to be fetched for it.
+        task: what the worker is told: the former task, while a changed model is on its way.
+        swapped_from: hash of the task before, where its worker goes on with that while it tries the new model.
+    """
 
     row: TaskRow
     worker: str = ""
     service: str = ""
+    plan: Task | None = None
+    artefact: Artefact | None = None
     task: Task | None = None
+    swapped_from: str = ""
     settings: ServiceSettings | None = None
     source: DatasetSource | None = None
     count: DatasetCount | None = None
@@ -59,11 +73,17 @@ class Tasks:
     """The node's tasks.
 
     Args:
+        cache: folder of the files that are fetched, and what it may take.
+        served: what workers were told last.
         on_change: called on the loop when a state or status has changed in more than its counts.
     """
 
-    def __init__(self, *, relay: Relay, on_change: Callable[[], None]) -> None:
-        self._relay, self._on_change = relay, on_change
+    def __init__(
+        self, *, relay: Relay, cache: tuple[Path, int], served: ServedBook, on_change: Callable[[], None]
+    ) -> None:
+        self._relay, self._served, self._on_change = relay, served, on_change
+        self._preparing = Preparing(cache[0], max_bytes=cache[1], on_change=self._prepared)
+        self._unsaved = False
         self._tasks: dict[str, _Running] = {}
         self._workers: dict[str, WorkerView] = {}
         self._wanted: dict[str, bytes] = {}
@@ -81,8 +101,9 @@ class Tasks:
         self._edge = edge
 
     def close(self) -> None:
-        """End the dataset monitor."""
+        """End the dataset monitor and the downloads."""
         self._datasets.stop()
+        self._preparing.close()
 
     def apply(self, rows: Mapping[str, TaskRow], *, known: bool) -> None:
         """Run these tasks and no others.
@@ -96,6 +117,11 @@ class Tasks:
         for uid, row in rows.items():
             old = former.get(uid)
             self._tasks[uid] = old if old is not None and old.row == row else _planned(uid, row, old)
+        for uid, one in self._tasks.items():
+            self._settle(uid, one)
+        if known:
+            self._served.keep(rows)
+        self._prepare()
         settings = {t.service: t.settings for t in self._tasks.values() if t.settings is not None}
         self._relay.configure(settings, prune=known)
         self._datasets.watch({uid: t.source for uid, t in self._tasks.items() if t.source is not None})
@@ -107,6 +133,43 @@ class Tasks:
         self._workers = {name: view for name, view in self._workers.items() if name in names}
         self._told = {uid: told for uid, told in self._told.items() if uid in rows}
         self._wake.set()
+        self._on_change()
+
+    def _prepare(self) -> None:
+        artefacts = [t.artefact for t in self._tasks.values() if t.artefact is not None]
+        self._preparing.want(artefacts, keep=self._served.keys())
+
+    def _settle(self, uid: str, one: _Running) -> None:
+        """Decide what a worker is told: what it was told last, until all that its task needs is here."""
+        if one.plan is None:
+            return
+        found = self._missing(one)
+        if found is not None:
+            former = one.task or self._served.task(uid)
+            task = former if former is not None and former.service == one.service else None
+        else:
+            here = None if one.artefact is None else self._preparing.of(one.artefact)
+            task = one.plan if here is None else models.prepared(one.plan, here)
+            key = here.key if here is not None else ""
+            self._unsaved = self._served.note(uid, task, key=key) or self._unsaved
+        if one.task is not None and task is not None and one.task.hash != task.hash:
+            one.swapped_from = one.task.hash if models.is_swap(one.task, task) else ""
+        one.task = task
+
+    def _missing(self, one: _Running) -> Preparation | None:
+        """Return how far a task's model is while it is not here, else None."""
+        found = self._preparing.of(one.artefact) if one.artefact is not None else None
+        return found if found is not None and found.status != "ready" else None
+
+    def _prepared(self) -> None:
+        """Take in that files are further on their way."""
+        for uid, one in self._tasks.items():
+            former = one.task
+            self._settle(uid, one)
+            if one.task is not None and one.task != former:
+                self._wanted[topics.TASK.of(worker=one.worker)] = one.task.encode()
+                self._wake.set()
+        self._prepare()
         self._on_change()
 
     def edge_connected(self) -> None:
@@ -129,6 +192,7 @@ class Tasks:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            await self._save()
             try:
                 await self._publish_wanted()
             except LinkDown:
@@ -139,14 +203,27 @@ class Tasks:
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()
 
+    async def _save(self) -> None:
+        if self._unsaved:
+            self._unsaved = False
+            try:
+                await asyncio.to_thread(self._served.save)
+            except OSError as error:
+                logger.warning("what workers were told is not on disk", extra={"problem": str(error)})
+
     def on_task_topic(self, message: Message) -> None:
         """See what the edge broker holds as ``task``: what is not desired is cleared, what is not ours replaced."""
         wanted = self._wanted.get(message.topic, b"")
-        if message.payload == wanted or (not wanted and not self._known):
+        if message.payload == wanted or (not wanted and (not self._known or self._is_awaited(message.topic))):
             return
         self._wanted[message.topic] = wanted
         self._published.pop(message.topic, None)
         self._wake.set()
+
+    def _is_awaited(self, topic: str) -> bool:
+        """Whether a worker has no task only because its model is not here yet; what it has, it keeps until then."""
+        found = (t for t in self._tasks.values() if t.plan is not None and t.task is None)
+        return any(topics.TASK.of(worker=t.worker) == topic for t in found)
 
     def on_info(self, message: Message) -> None:
         """Take a worker's info.
@@ -234,14 +311,24 @@ class Tasks:
             return _dataset_condition(one.count)
         if self._edge_problem:
             return "offline", "EdgeBrokerDown", self._edge_problem
+        found = self._missing(one)
+        if found is not None and one.plan is not None and one.task is None:
+            status = "failed" if found.status == "failed" else "starting"
+            return status, *models.on_its_way(one.plan.model, found)
         view = self._workers.get(one.worker)
         if view is None or view.info is None:
             return "starting", "WorkerNotSeen", f"worker {one.worker} has not been heard of"
-        return self._worker_condition(one, view, view.info)
+        status, reason, message = self._worker_condition(one, view, view.info)
+        if found is not None and one.plan is not None and status in ("running", "completed") and not reason:
+            reason, message = models.on_its_way(one.plan.model, found)
+        return status, reason, message
 
     def _worker_condition(self, one: _Running, view: WorkerView, info: WorkerInfo) -> tuple[str, str, str]:
         if view.lost:
             return "offline", "WorkerLost", f"worker {one.worker} has no connection to the edge broker"
+        swaps = bool(one.swapped_from) and info.task_hash == one.swapped_from
+        if one.task is not None and swaps and info.status in ("running", "completed"):
+            return info.status, MODEL_SWAPPING, f"worker {one.worker} tries model {one.task.model.name}"
         if one.task is not None and info.task_hash not in ("", one.task.hash):
             return "starting", "WorkerUpdating", f"worker {one.worker} still runs an older task"
         if info.status == "completed" and self._relay.ledger(one.service).pending:
@@ -265,9 +352,16 @@ class Tasks:
         ledger = self._relay.ledger(one.service)
         return TaskStatus(
             phase="inference", status=status, uid=uid, generation=row.generation,
-            output=Output(models=_models(one, info), task_info=_task_info(ledger, info)), worker=one.worker,
+            output=Output(models=self._models(one, info), task_info=_task_info(ledger, info)), worker=one.worker,
             ledger=ledger, reason=reason, message=message,
         )  # fmt: skip
+
+    def _models(self, one: _Running, info: WorkerInfo | None) -> list[ModelOutput]:
+        if one.plan is None:
+            return []
+        model, found = one.plan.model, None if one.artefact is None else self._preparing.of(one.artefact)
+        said = info.models if info is not None else []
+        return models.outputs(model, said, found, generation=models.generation_of(one.row, model))
 
 
 def _planned(uid: str, row: TaskRow, old: _Running | None) -> _Running:
@@ -281,7 +375,10 @@ def _planned(uid: str, row: TaskRow, old: _Running | None) -> _Running:
             one.worker, one.service = spec.worker_of(row), spec.service_of(row)
             # The samples are kept even where the task cannot run: its settings come first.
             one.settings = spec.relay_settings(row)
-            one.task = spec.edge_task(uid, row)
+            one.plan = spec.edge_task(uid, row)
+            one.artefact = models.artefact_of(one.plan.model)
+            if old is not None and old.service == one.service:
+                one.task, one.swapped_from = old.task, old.swapped_from
         else:
             one.problem = SpecProblem(f"kind {row.kind} is not known here", reason="KindUnknown")
     except SpecProblem as problem:
@@ -298,15 +395,6 @@ def _dataset_condition(count: DatasetCount | None) -> tuple[str, str, str]:
     if count is None:
         return "starting", "Counting", ""
     return ("failed", count.reason, count.message) if count.reason else ("running", "", "")
-
-
-def _models(one: _Running, info: WorkerInfo | None) -> list[ModelOutput]:
-    if info is not None and info.models:
-        return info.models
-    if one.task is None:
-        return []
-    model = one.task.model
-    return [ModelOutput(format=model.format, url=model.url, name=model.name, digest=model.sha256)]
 
 
 def _task_info(ledger: Ledger, info: WorkerInfo | None) -> TaskInfo:

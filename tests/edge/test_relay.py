@@ -11,6 +11,7 @@ from tests.edge.rows import SERVICE_ID, SERVICE_UID, WORKER, service_row
 
 from nereid_edge.relay import CLOCK_EVERY_S, Relay
 from nereid_edge.rows import OutboxPolicy
+from nereid_edge.served import ServedBook
 from nereid_edge.service import ServiceSettings
 from nereid_edge.store import OutboxStore
 from nereid_edge.tasks import Tasks
@@ -33,8 +34,9 @@ def relay(tmp_path: Path) -> Relay:
 
 
 @pytest.fixture
-async def tasks(relay: Relay) -> Tasks:
-    made = Tasks(relay=relay, on_change=lambda: None)
+async def tasks(relay: Relay, tmp_path: Path) -> Tasks:
+    cache, served = (tmp_path / "cache", 2**30), ServedBook(tmp_path / "served.json")
+    made = Tasks(relay=relay, cache=cache, served=served, on_change=lambda: None)
     made.apply({SERVICE_UID: service_row()}, known=True)
     return made
 
