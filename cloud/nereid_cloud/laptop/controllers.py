@@ -21,7 +21,7 @@ from nereid_cloud.cluster import kinds
 from nereid_cloud.cluster.local import DATABASE, LocalCluster
 from nereid_cloud.cluster.port import Cluster, Ref
 from nereid_cloud.laptop.deployments import DeploymentController
-from nereid_cloud.laptop.leftovers import Leftovers
+from nereid_cloud.laptop.leftovers import OWNERS, Leftovers
 from nereid_cloud.laptop.node_lifecycle import NodeLifecycle
 from nereid_cloud.laptop.reconciling import reconcile_on_changes
 from nereid_cloud.laptop.scheduling import schedule
@@ -74,7 +74,7 @@ def run(
             leftovers.reconcile()
 
     _sign(cluster)
-    watched = (kinds.DEPLOYMENT, kinds.POD, kinds.NODE, kinds.JOINT_INFERENCE_SERVICE)
+    watched = (kinds.DEPLOYMENT, kinds.POD, kinds.NODE, *OWNERS)
     reconcile_on_changes(cluster, watched, reconcile, stop=stop, every_s=min(1.0, node_grace_s / 4))
 
 

@@ -16,6 +16,9 @@ from nereid_cloud.cluster.port import Cluster, Object
 from nereid_shared.environment import HOST_ROOT
 from nereid_shared.topics import service_id
 
+OWNERS: Final = (kinds.JOINT_INFERENCE_SERVICE, kinds.INFERENCE_MODEL)
+"""Whose workers have a folder on a node."""
+
 _WORKERS: Final = f"{HOST_ROOT}/workers"
 
 logger = logging.getLogger(__name__)
@@ -40,7 +43,8 @@ class Leftovers:
         """Remove the folders of deleted services whose Pods are gone too."""
         present = {
             service_id(obj["metadata"]["name"], obj["metadata"]["uid"])
-            for obj in self._cluster.list(kinds.JOINT_INFERENCE_SERVICE).items
+            for kind in OWNERS
+            for obj in self._cluster.list(kind).items
         }
         self._deleted |= self._known - present
         self._known = present

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Binds Pods without a node to the ready node that their nodeSelector allows and that has the fewest."""
+"""Binds Pods without a node to the ready node that their selector and affinity allow and that has the fewest."""
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from nereid_cloud.cluster import kinds
@@ -41,11 +42,27 @@ def _why_not(pod: Object, node: Object) -> str | None:
     """Return why a node cannot take a Pod, in the scheduler's words."""
     labels = {"kubernetes.io/hostname": node["metadata"]["name"], **(node["metadata"].get("labels") or {})}
     selector = pod["spec"].get("nodeSelector") or {}
-    if any(labels.get(key) != value for key, value in selector.items()):
+    if any(labels.get(key) != value for key, value in selector.items()) or not _fits(pod["spec"], labels):
         return "didn't match Pod's node affinity/selector"
     if (node.get("spec") or {}).get("unschedulable"):
         return "were unschedulable"
     return None if is_ready(node) else "were not ready"
+
+
+def _fits(spec: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether labels meet one of the terms of a Pod's required node affinity, if it has any."""
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(required) or {}
+    terms = affinity.get("nodeSelectorTerms") or ()
+    return not terms or any(all(_meets(labels, one) for one in term.get("matchExpressions") or ()) for term in terms)
+
+
+def _meets(labels: Mapping[str, str], wanted: Mapping[str, Any]) -> bool:
+    key, operator, values = wanted["key"], wanted["operator"], wanted.get("values") or ()
+    there = key in labels
+    if operator in {"Exists", "DoesNotExist"}:
+        return there is (operator == "Exists")
+    return (there and labels[key] in values) is (operator == "In")
 
 
 def _bind(cluster: Cluster, pod: Object, node: str) -> None:

@@ -53,6 +53,22 @@ def scheduled(cluster: LocalCluster, pod: Object) -> dict[str, Any]:
     return {key: value for key, value in condition.items() if key != "lastTransitionTime"}
 
 
+@pytest.mark.parametrize(
+    ("operator", "values", "comes_to"),
+    [("Exists", [], "edge-0"), ("DoesNotExist", [], "cloud"), ("In", ["yes"], "edge-0"), ("NotIn", ["yes"], "cloud")],
+)
+def test_a_pod_comes_to_a_node_that_its_affinity_allows(
+    cluster: LocalCluster, operator: str, values: list[str], comes_to: str
+) -> None:
+    add_node(cluster, "cloud")
+    add_node(cluster, "edge-0", edge="yes")
+    term = {"matchExpressions": [{"key": "edge", "operator": operator, "values": values}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    pod = add_pod(cluster, "worker", affinity={"nodeAffinity": required})
+    schedule(cluster)
+    assert node_of(cluster, pod) == comes_to
+
+
 def test_a_pod_comes_to_the_node_that_it_selects(cluster: LocalCluster) -> None:
     add_node(cluster, "cloud")
     add_node(cluster, "edge-0")

@@ -164,8 +164,8 @@ class Container:
         launch = Launch.read(self._run_folder(self.view.restarts) / shim.LAUNCH)
         ended = asyncio.create_task(attempt.ended(), name=f"{self.name} ended")
         stopping = asyncio.create_task(stop.wait(), name=f"{self.name} stop")
-        sick = asyncio.create_task(self._sick(launch), name=f"{self.name} liveness")
-        readiness = asyncio.create_task(self._follow_readiness(launch), name=f"{self.name} readiness")
+        sick = asyncio.create_task(self._sick(launch, attempt.pid), name=f"{self.name} liveness")
+        readiness = asyncio.create_task(self._follow_readiness(launch, attempt.pid), name=f"{self.name} readiness")
         tasks = {ended, stopping, sick, readiness}
         try:
             await asyncio.wait({ended, stopping, sick}, return_when=asyncio.FIRST_COMPLETED)
@@ -183,18 +183,20 @@ class Container:
         of_this_run.ask(self._grace_s)
         return await _end(attempt, of_this_run)
 
-    async def _sick(self, launch: Launch) -> None:
+    async def _sick(self, launch: Launch, pid: int | None) -> None:
         """Return when the liveness probe has failed; never where there is none."""
         if "livenessProbe" in self._spec:
-            async for alive in probe.outcomes(self._spec, self._spec["livenessProbe"], launch, host=self._host):
+            asked = probe.outcomes(self._spec, self._spec["livenessProbe"], launch, host=self._host, pid=pid)
+            async for alive in asked:
                 if not alive:
                     self._event("Warning", "Unhealthy", f"Liveness probe of container {self.name} failed")
                     return
         await asyncio.Event().wait()
 
-    async def _follow_readiness(self, launch: Launch) -> None:
+    async def _follow_readiness(self, launch: Launch, pid: int | None) -> None:
         if "readinessProbe" in self._spec:
-            async for ready in probe.outcomes(self._spec, self._spec["readinessProbe"], launch, host=self._host):
+            asked = probe.outcomes(self._spec, self._spec["readinessProbe"], launch, host=self._host, pid=pid)
+            async for ready in asked:
                 if not ready:
                     self._event("Warning", "Unhealthy", f"Readiness probe of container {self.name} failed")
                 if isinstance(self.view.state, Running):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nereid_cloud.cluster.kinds import POD, kind_of
+from nereid_cloud.cluster.kinds import EVENT, POD, kind_of
 from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_shared.errors import NotFound
 
@@ -123,6 +123,14 @@ def until(cluster: Cluster, wanted: Ref | Object, met: Callable[[Object], object
         if met(last):
             return last
     raise AssertionError(f"{wanted.kind.kind} {wanted.name} never became so: {json.dumps(last, indent=1)}")
+
+
+def until_event(cluster: Cluster, name: str, reason: str) -> Object:
+    """Return the first Event about a Pod with this reason."""
+    for seen in cluster.watch(EVENT, resource_version="", stop=threading.Event(), timeout_s=TIMEOUT_S):
+        if seen.object.get("reason") == reason and seen.object["involvedObject"]["name"] == name:
+            return seen.object
+    raise AssertionError(f"no Event {reason} about {name}")
 
 
 def until_gone(cluster: Cluster, wanted: Ref) -> None:

@@ -22,8 +22,10 @@ from tests.cloud.laptop.podrunner.runners import (
     running,
     state,
     until,
+    until_event,
     until_gone,
 )
+from tests.mosquitto import free_port
 
 from nereid_cloud.cluster.kinds import EVENT
 from nereid_cloud.cluster.local import LocalCluster
@@ -229,6 +231,28 @@ def test_readiness_follows_the_probe(cluster: LocalCluster, runner: Runner, tmp_
     assert conditions(until(cluster, ref("a"), lambda obj: container(obj).get("ready")))["Ready"] == "True"
     flag.unlink()
     assert conditions(until(cluster, ref("a"), lambda obj: not container(obj).get("ready")))["Ready"] == "False"
+
+
+def test_a_port_that_another_container_serves_makes_none_ready(
+    cluster: LocalCluster, runner: Runner, tmp_path: Path
+) -> None:
+    port, flag = free_port(), tmp_path / "listen"
+    serve = (
+        "import socket, sys, time; made = socket.socket(); "
+        f"made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1); made.bind(('127.0.0.1', {port})); "
+        "made.listen(); print('listening', flush=True); time.sleep(600)"
+    )
+    wait = f"import pathlib, time\nwhile not pathlib.Path({str(flag)!r}).exists(): time.sleep(0.05)\n"
+    probe = {"tcpSocket": {"port": port}, "periodSeconds": 1, "failureThreshold": 1}
+    cluster.create(pod("first", serve, container={"readinessProbe": probe}))
+    until(cluster, ref("first"), lambda obj: container(obj).get("ready"))
+
+    cluster.create(pod("second", wait + serve, container={"readinessProbe": probe}))
+    unhealthy = until_event(cluster, "second", "Unhealthy")
+    assert "Readiness probe" in unhealthy["message"]
+    assert not container(cluster.get(ref("second")))["ready"]
+    flag.touch()
+    until(cluster, ref("second"), lambda obj: container(obj).get("ready"))
 
 
 def test_a_failed_liveness_probe_restarts_the_container(cluster: LocalCluster, runner: Runner) -> None:
