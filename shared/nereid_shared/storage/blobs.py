@@ -7,14 +7,11 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
 
-from nereid_shared.storage.checks import file_sha256, sync_folder, write_whole
+from nereid_shared.storage.checks import READ_ONLY, file_sha256, sync_folder, write_whole
 from nereid_shared.storage.locks import guarded
 
 logger = logging.getLogger(__name__)
-
-READ_ONLY: Final = 0o444
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +33,7 @@ class Blobs:
     def __init__(self, root: Path) -> None:
         self._root, self._folder, self._urls = root, root / "blobs" / "sha256", root / "urls"
         # Digests that this process has seen to be right: each file is read once, not at each question.
-        self._seen: dict[tuple[int, int, int], str] = {}
+        self._seen: dict[tuple[int, int, int, int], str] = {}
 
     def path(self, digest: str) -> Path:
         """Return where the blob of a digest stands, or would stand."""
@@ -56,8 +53,7 @@ class Blobs:
 
     def digest_of(self, file: Path) -> str:
         """Return the sha256 of a file, from memory where this process has read it and it is the same."""
-        status = file.stat()
-        identity = status.st_ino, status.st_mtime_ns, status.st_size
+        identity = _identity(file)
         if identity not in self._seen:
             self._seen[identity] = file_sha256(file)
         return self._seen[identity]
@@ -80,8 +76,7 @@ class Blobs:
             with contextlib.suppress(FileExistsError):
                 self.path(digest).hardlink_to(part)
             part.replace(to)
-        status = to.stat()
-        self._seen[status.st_ino, status.st_mtime_ns, status.st_size] = digest
+        self._seen[_identity(to)] = digest
         sync_folder(self._folder)
 
     def given(self, url: str) -> Given | None:
@@ -99,3 +94,8 @@ class Blobs:
 
     def _record(self, url: str) -> Path:
         return self._urls / f"{hashlib.sha256(url.encode()).hexdigest()}.json"
+
+
+def _identity(file: Path) -> tuple[int, int, int, int]:
+    status = file.stat()
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

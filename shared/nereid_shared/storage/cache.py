@@ -14,29 +14,30 @@ leaves at worst a part, with which the next one goes on.
 """
 
 import contextlib
-import errno
 import hashlib
-import os
 import re
 import shutil
-import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from nereid_shared.card import FILE_NAME, Card, model_path
 from nereid_shared.errors import ModelInvalid, UserError
+from nereid_shared.storage.archives import is_archive, unpack
 from nereid_shared.storage.blobs import Blobs
-from nereid_shared.storage.checks import require_digest, require_size, sync_folder, write_whole
-from nereid_shared.storage.download import Progress
+from nereid_shared.storage.checks import require_digest, require_size, write_whole
+from nereid_shared.storage.download import Arrived, Progress
 from nereid_shared.storage.eviction import evict
-from nereid_shared.storage.gathering import Gathering
-from nereid_shared.storage.locks import guarded, held, owned
+from nereid_shared.storage.gathering import TREE, Gathering
+from nereid_shared.storage.locks import guarded, owned
 from nereid_shared.storage.patience import Patience, Stop
 from nereid_shared.storage.places import local_path, remote_name, shown
+from nereid_shared.storage.sets import Sets
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -47,7 +48,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     Attributes:
         url: a path, ``file://``, ``http://`` or ``https://``.
         sha256: its digest in hex, "" where nobody gave one.
-        max_bytes: larger ones are refused.
+        max_bytes: larger ones are refused, and archives that unpack to more.
         companions: with it come ``model.json`` beside the URL, where there is one, and the golden inputs it names.
     """
 
@@ -61,7 +62,7 @@ class Obtained(Struct, frozen=True, kw_only=True):
     """An artefact on this node.
 
     Attributes:
-        path: its file, with its companions beside it.
+        path: its file, with its companions beside it; of an archive the folder that it was unpacked to.
         digest: the sha256 of the artefact itself; "" for a folder on this node in which no single model is found.
         bytes: its size.
         key: names it in the cache: the digest, "-" and what tells sets of one digest apart; "" for what is used in
@@ -102,17 +103,16 @@ class Cache:
     ) -> None:  # fmt: skip
         self._root, self._max_bytes = root, max_bytes
         self._stall_timeout_s, self._backoff_s = stall_timeout_s, backoff_s
-        self._sets, self._parts = root / "sets", root / "parts"
         self._blobs = Blobs(root)
-        self._holds: dict[str, int] = {}
-        self._mutex = threading.Lock()
+        self._sets = Sets(root, self._blobs)
 
     def obtain(self, wanted: Wanted, *, progress: Progress | None = None, stop: Stop | None = None) -> Obtained:
         """Return where the artefact is on this node, downloaded if need be.
 
         One process at a time gathers an artefact; the others wait for it. A file whose digest is known is not asked
         for again; without one the server is asked whether it changed, and the earlier copy serves while the server
-        is away. A cut download goes on at the next call, of whatever process.
+        is away. A cut download goes on at the next call, of whatever process. An archive (``.tar.gz``, ``.tgz``,
+        ``.zip``) is unpacked.
 
         Args:
             wanted: what.
@@ -121,43 +121,42 @@ class Cache:
 
         Raises:
             UserError: the URL or the digest is none.
-            ModelInvalid: ``ModelMissing``, ``ModelForbidden``, ``ModelTooLarge``, ``DigestMismatch``, ``CardInvalid``.
+            ModelInvalid: ``ModelMissing``, ``ModelForbidden``, ``ModelTooLarge``, ``DigestMismatch``, ``CardInvalid``,
+                ``ArchiveInvalid``.
             Unavailable: the server does not answer, and there is no earlier copy.
             TemporaryError: the disk has no room. Stopped: `stop` said so.
         """
         sha256 = _checked_sha256(wanted)
         here = local_path(wanted.url)
-        if here is not None:
-            return self._in_place(here, wanted, sha256)
-        name = remote_name(wanted.url)
         patience = Patience(stall_s=self._stall_timeout_s, backoff_s=self._backoff_s, stop=stop)
-        with owned(self._parts / (sha256 or hashlib.sha256(wanted.url.encode()).hexdigest()), patience) as work:
-            shutil.rmtree(work / "tree", ignore_errors=True)
+        if here is not None:
+            return self._in_place(here, wanted, sha256, patience)
+        name = remote_name(wanted.url)
+        with self._workshop(sha256 or hashlib.sha256(wanted.url.encode()).hexdigest(), patience) as work:
             gathering = Gathering(blobs=self._blobs, work=work, patience=patience)
-            arrived = gathering.get(
-                wanted.url, name, sha256=sha256 or None, max_bytes=wanted.max_bytes, progress=progress
+            get = partial(
+                gathering.get, wanted.url, name, sha256=sha256 or None, max_bytes=wanted.max_bytes, progress=progress
             )
+            if is_archive(name):
+                made = self.known(wanted)
+                if made is not None and sha256:
+                    return made
+                arrived = get(made=self._arrived(made, wanted.url))
+                if made is not None and arrived.digest == made.digest:
+                    return made
+                return self._unpacked(gathering.tree / name, arrived, work=work, wanted=wanted, patience=patience)
+            arrived = get()
             if wanted.companions:
                 gathering.companions(wanted.url)
-            record = _Record(
-                key=f"{arrived.digest}-{_manifest(gathering.digests)}", name=name, digest=arrived.digest,
-                bytes=arrived.bytes, files=gathering.digests,
-            )  # fmt: skip
-            self._settle(gathering.tree, record)
-            with guarded(self._root, alone=False):
-                write_whole(self._record(wanted), msgspec.json.encode(record))
-            shutil.rmtree(work, ignore_errors=True)
-        return self._obtained(record)
+            return self._settle(gathering.tree, name, arrived, files=gathering.digests, wanted=wanted)
 
     def known(self, wanted: Wanted) -> Obtained | None:
         """Return what an earlier `obtain` of the same left here, whole and right, without a look at the network."""
         with contextlib.suppress(OSError, msgspec.DecodeError, ModelInvalid):
             record = msgspec.json.decode(self._record(wanted).read_bytes(), type=_Record)
             require_size(record.bytes, wanted.max_bytes, shown(wanted.url))
-            if self._hold(record.key):
-                folder = self._sets / record.key
-                if all(self._blobs.digest_of(folder / name) == digest for name, digest in record.files.items()):
-                    return self._obtained(record)
+            if self._sets.hold(record.key) and self._sets.is_whole(record.key, record.files):
+                return self._obtained(record)
         return None
 
     def collect(self, keep: Collection[str]) -> int:
@@ -169,18 +168,29 @@ class Cache:
         Args:
             keep: keys, or digests of artefacts.
         """
-        with self._mutex:
-            for key in [key for key in self._holds if not _is_kept(key, keep)]:
-                os.close(self._holds.pop(key))
-        return evict(self._root, max_bytes=self._max_bytes, kept=lambda key: _is_kept(key, keep))
+
+        def kept(key: str) -> bool:
+            return key in keep or key.partition("-")[0] in keep
+
+        self._sets.let_go(kept)
+        return evict(self._root, max_bytes=self._max_bytes, kept=kept)
 
     def close(self) -> None:
         """Let go of all that this object holds."""
-        with self._mutex:
-            while self._holds:
-                os.close(self._holds.popitem()[1])
+        self._sets.let_go(lambda _: False)
 
-    def _in_place(self, path: Path, wanted: Wanted, sha256: str) -> Obtained:
+    @contextlib.contextmanager
+    def _workshop(self, name: str, patience: Patience) -> Iterator[Path]:
+        """Have a folder to gather in, alone; only parts outlast a failure."""
+        with owned(self._root / "parts" / name, patience) as work:
+            try:
+                shutil.rmtree(work / TREE, ignore_errors=True)
+                yield work
+                shutil.rmtree(work)
+            finally:
+                shutil.rmtree(work / TREE, ignore_errors=True)
+
+    def _in_place(self, path: Path, wanted: Wanted, sha256: str, patience: Patience) -> Obtained:
         file = path
         if path.is_dir():
             try:
@@ -191,56 +201,39 @@ class Cache:
                 return Obtained(path=path, digest="", bytes=0, key="")
         if not file.is_file():
             raise ModelInvalid(f"{path}: there is no such file on this node", reason="ModelMissing")
-        size = file.stat().st_size
-        require_size(size, wanted.max_bytes, str(file))
-        digest = self._blobs.digest_of(file)
+        arrived = Arrived(digest=self._blobs.digest_of(file), bytes=file.stat().st_size, validator=None)
+        require_size(arrived.bytes, wanted.max_bytes, str(file))
         if sha256:
-            require_digest(digest, sha256, str(file))
-        return Obtained(path=path, digest=digest, bytes=size, key="")
+            require_digest(arrived.digest, sha256, str(file))
+        if not is_archive(file.name):
+            return Obtained(path=path, digest=arrived.digest, bytes=arrived.bytes, key="")
+        wanted = replace(wanted, sha256=arrived.digest)
+        with self._workshop(arrived.digest, patience) as work:
+            return self.known(wanted) or self._unpacked(file, arrived, work=work, wanted=wanted, patience=patience)
 
-    def _settle(self, tree: Path, record: _Record) -> None:
-        """Make a gathered folder the set of its key, held; where there is one, mend what is damaged of it."""
-        target = self._sets / record.key
-        self._sets.mkdir(parents=True, exist_ok=True)
-        while not self._hold(record.key):
-            # Held before it has its name, so that nobody can evict it in between.
-            for folder in {tree, *((tree / name).parent for name in record.files)}:
-                sync_folder(folder)
-            descriptor = held(tree)
-            assert descriptor is not None  # noqa: S101 - nobody else has it
-            try:
-                tree.rename(target)
-            except OSError as error:
-                os.close(descriptor)
-                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                    raise
-                continue  # another URL of the same content was faster
-            self._keep_hold(record.key, descriptor)
-            sync_folder(self._sets)
-            return
-        for name in record.files:
-            if not _is_same(tree / name, target / name):
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                (tree / name).replace(target / name)
+    def _unpacked(self, archive: Path, arrived: Arrived, *, work: Path, wanted: Wanted, patience: Patience) -> Obtained:
+        tree = work / TREE / "unpacked"
+        files = unpack(archive, into=tree, max_bytes=wanted.max_bytes, patience=patience)
+        return self._settle(tree, "", arrived, files=files, wanted=wanted)
 
-    def _hold(self, key: str) -> bool:
-        descriptor = held(self._sets / key)
-        if descriptor is None:
-            return False
-        self._keep_hold(key, descriptor)
-        return True
+    def _settle(self, tree: Path, name: str, arrived: Arrived, *, files: Mapping[str, str], wanted: Wanted) -> Obtained:
+        """Make a gathered folder the set of its key, held, and remember it as what was wanted."""
+        key = f"{arrived.digest}-{_manifest(files)}"
+        self._sets.settle(tree, key, files)
+        record = _Record(key=key, name=name, digest=arrived.digest, bytes=arrived.bytes, files=dict(files))
+        with guarded(self._root, alone=False):
+            write_whole(self._record(wanted), msgspec.json.encode(record))
+        return self._obtained(record)
 
-    def _keep_hold(self, key: str, descriptor: int) -> None:
-        with contextlib.suppress(PermissionError):  # a reader's cache may be another's
-            os.utime(descriptor)
-        with self._mutex:
-            former, self._holds[key] = self._holds.get(key), descriptor
-        if former is not None:
-            os.close(former)
+    def _arrived(self, known: Obtained | None, url: str) -> Arrived | None:
+        given = self._blobs.given(url)
+        if known is None or given is None or given.digest != known.digest:
+            return None
+        return Arrived(digest=known.digest, bytes=known.bytes, validator=given.validator)
 
     def _obtained(self, record: _Record) -> Obtained:
         return Obtained(
-            path=self._sets / record.key / record.name, digest=record.digest, bytes=record.bytes, key=record.key
+            path=self._sets.path(record.key) / record.name, digest=record.digest, bytes=record.bytes, key=record.key
         )  # fmt: skip
 
     def _record(self, wanted: Wanted) -> Path:
@@ -258,14 +251,3 @@ def _checked_sha256(wanted: Wanted) -> str:
 def _manifest(digests: Mapping[str, str]) -> str:
     """Return what tells sets of one artefact apart: names and companions."""
     return hashlib.sha256(msgspec.json.encode(sorted(digests.items()))).hexdigest()[:16]
-
-
-def _is_kept(key: str, keep: Collection[str]) -> bool:
-    return key in keep or key.partition("-")[0] in keep
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except FileNotFoundError:
-        return False

@@ -13,6 +13,7 @@ from nereid_shared.errors import ModelInvalid, TemporaryError
 # What must stay free: a node whose disk is full can no longer write its outbox.
 SPARE_BYTES: Final = 64 * 1024 * 1024
 UNFINISHED: Final = ".new-"
+READ_ONLY: Final = 0o444
 _NO_SPACE_DELAY_S: Final = 60.0
 
 

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 MAX_GOLDEN_BYTES: Final = 64 * 1024**2
 """Of all golden inputs of one model together."""
 
+TREE: Final = "tree"
+
 # Where an earlier copy serves, nobody should wait long for a server that is away.
 _ATTEMPTS_WITH_COPY: Final = 2
 
@@ -31,14 +33,23 @@ class Gathering:
     """
 
     def __init__(self, *, blobs: Blobs, work: Path, patience: Patience) -> None:
-        self.tree, self.digests = work / "tree", dict[str, str]()
+        self.tree, self.digests = work / TREE, dict[str, str]()
         self._blobs, self._work, self._patience = blobs, work, patience
         self._server_away = False
 
     def get(
-        self, url: str, name: str, *, sha256: str | None, max_bytes: int, progress: Progress | None = None
-    ) -> Arrived:
+        self, url: str, name: str, *, sha256: str | None, max_bytes: int, progress: Progress | None = None,
+        made: Arrived | None = None,
+    ) -> Arrived:  # fmt: skip
         """Have the file that a URL names as `tree` / `name`.
+
+        Args:
+            url: of a server.
+            name: a path below `tree`.
+            sha256: its digest, or None where nobody knows it.
+            max_bytes: larger files are refused.
+            progress: told as it comes.
+            made: what was made of the file already: while it is still the same, it is not needed.
 
         Raises:
             As `Download.run`.
@@ -46,7 +57,7 @@ class Gathering:
         to = self.tree / name
         to.parent.mkdir(parents=True, exist_ok=True)
         given = self._blobs.given(url)
-        arrived = self._from_blobs(given, to, sha256)
+        arrived = made or self._from_blobs(given, to, sha256)
         if arrived is None or (sha256 is None and not self._server_away):
             arrived = self._from_server(url, to, arrived, sha256=sha256, max_bytes=max_bytes, progress=progress)
         require_size(arrived.bytes, max_bytes, shown(url))
