@@ -40,7 +40,7 @@ class Settings:
         keepalive_s: silence after which the broker is asked for a sign of life; edge only.
         info_interval_s: how often counters are reported where they change; changes of status go at once.
         json_logs: one JSON object a line instead of text.
-        health: where probes of an edge or cloud worker are answered, if anywhere.
+        health: where probes are answered, if anywhere; a serving worker answers the like at its own port too.
         port: where a serving worker listens; 0 where its task says it.
         listen: the address at which it does; "" for all.
     """

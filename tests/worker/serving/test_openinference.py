@@ -3,16 +3,15 @@
 
 import asyncio
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import numpy as np
 import pytest
 import tritonclient.http.aio as triton
 from tests import tiny_models
+from tests.worker.serving.http import post
 from tests.worker.serving.served import MODEL, model_in, png, serving, task_of, url, version_of
 from tritonclient.utils import InferenceServerException
 
@@ -129,16 +128,6 @@ async def test_a_model_without_a_card_answers_tensors_only(tmp_path: Path) -> No
 
 def infer_body(**changes: Any) -> dict[str, Any]:
     return {"inputs": [{"name": "t0", "shape": [1, 8, 8, 1], "datatype": "FP32", "data": [0.5] * 64} | changes]}
-
-
-async def post(address: str, body: bytes | dict[str, Any], **headers: str) -> tuple[int, dict[str, Any]]:
-    data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(address, data=io.BytesIO(data), headers={"Content-Type": "application/json", **headers}) as answer,
-    ):
-        said: dict[str, Any] = await answer.json(content_type=None)
-        return answer.status, said
 
 
 async def test_json_may_be_flat_or_nested_and_pictures_base64(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from nereid_shared import environment, topics
 from nereid_shared.backoff import Backoff
 from nereid_shared.errors import TemporaryError
+from nereid_shared.health import answering
 from nereid_shared.link import Link, LinkSettings, Message
 from nereid_shared.messages import ModelOutput, ServedVersion, ServingTask, WorkerInfo, WorkerStatus
 from nereid_shared.storage import Cache, Wanted
@@ -26,6 +27,7 @@ from nereid_worker.serving.batcher import Observer
 from nereid_worker.serving.metrics import Metrics
 from nereid_worker.serving.openinference_routes import OpenInference
 from nereid_worker.serving.server import LAME_DUCK_S, Server
+from nereid_worker.serving.tensorflow_routes import TensorFlowServing
 from nereid_worker.serving.versions import State, Versions
 from nereid_worker.settings import Settings
 
@@ -67,7 +69,7 @@ class ServingProcess:
         self._metrics = Metrics(lambda: self.versions.loaded, in_flight=lambda: self.server.in_flight)
         self.listening = asyncio.Event()
         self.server = Server(self.versions, self._metrics, lame_duck_s=lame_duck_s)
-        self.server.add(OpenInference(self.server, self.versions))
+        self.server.add(TensorFlowServing(self.versions), OpenInference(self.server, self.versions))
         self._info = Info(topic=self._topic(), describe=self._describe)
         self._info.become("starting", "WaitingForTask", "no task was received from the LocalController yet")
         self._link = self._make_link()
@@ -98,6 +100,13 @@ class ServingProcess:
                 await self._goodbye()
                 if self._scratch is not None:
                     self._scratch.remove()
+
+    @property
+    def problem(self) -> str:
+        """Why requests are not to be sent here, "" where they are."""
+        if self.server.ready and self.server.port:
+            return ""
+        return "draining" if self.server.draining else f"{self._info.status}: {self._info.reason} {self._info.message}"
 
     def stop(self) -> None:
         """Begin the drain."""
@@ -242,7 +251,8 @@ async def run_serving(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.stop)
-    await process.run()
+    async with answering(settings.health, lambda: process.problem):
+        await process.run()
 
 
 def _why_not(target: str, problem: State | None) -> tuple[str, str]:
