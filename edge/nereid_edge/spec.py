@@ -11,17 +11,18 @@ from typing import Any, Final
 from nereid_edge.dataset_files import DatasetSource
 from nereid_edge.rows import OutboxPolicy
 from nereid_edge.service import ServiceSettings
-from nereid_shared import kinds
+from nereid_shared import kinds, serving
 from nereid_shared.defaults import CLASSIFY, DEADLINE
 from nereid_shared.digests import sealed
 from nereid_shared.errors import MessageInvalid, PermanentError
-from nereid_shared.kinds import JOINT_INFERENCE_SERVICE
-from nereid_shared.messages import Task, TaskDataset, TaskModel, TaskRow, TaskRule
+from nereid_shared.kinds import INFERENCE_MODEL, JOINT_INFERENCE_SERVICE
+from nereid_shared.messages import ServingTask, Task, TaskDataset, TaskModel, TaskRow, TaskRule
 from nereid_shared.quantities import duration_s, size_bytes
 
 SERVICE: Final = JOINT_INFERENCE_SERVICE.kind
 DATASET: Final = kinds.DATASET.kind
-PLURALS: Final = {kind.kind: kind.plural for kind in (JOINT_INFERENCE_SERVICE, kinds.DATASET)}
+SERVED: Final = INFERENCE_MODEL.kind
+PLURALS: Final = {kind.kind: kind.plural for kind in (JOINT_INFERENCE_SERVICE, kinds.DATASET, INFERENCE_MODEL)}
 
 
 class SpecProblem(PermanentError):
@@ -77,6 +78,21 @@ def edge_task(uid: str, row: TaskRow) -> Task:
     except MessageInvalid as error:
         raise SpecProblem(str(error)) from error
     return sealed(task)
+
+
+def served_task(uid: str, row: TaskRow) -> ServingTask:
+    """Return what a serving worker serves, with its files where the spec says.
+
+    Raises:
+        SpecProblem: a field is missing or malformed.
+    """
+    where = {"namespace": row.namespace, "name": row.name}
+    try:
+        return serving.serving_task(row.spec or {}, uid=uid, generation=row.generation, **where)
+    except KeyError as error:
+        raise SpecProblem(f"spec.{error.args[0]} is missing") from error
+    except (TypeError, ValueError, AttributeError, MessageInvalid) as error:
+        raise SpecProblem(f"spec: {error}") from error
 
 
 def relay_settings(row: TaskRow) -> ServiceSettings:

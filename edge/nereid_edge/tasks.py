@@ -9,11 +9,13 @@ until the broker has taken everything.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from nereid_edge import models, spec
+from msgspec.structs import replace
+
+from nereid_edge import models, serving, spec
 from nereid_edge.dataset_files import DatasetCount, DatasetMonitor, DatasetSource
 from nereid_edge.preparing import Artefact, Preparation, Preparing
 from nereid_edge.relay import Relay
@@ -30,6 +32,7 @@ from nereid_shared.messages import (
     Ledger,
     ModelOutput,
     Output,
+    ServingTask,
     Task,
     TaskInfo,
     TaskRow,
@@ -52,6 +55,7 @@ class _Running:
     Attributes:
         plan: what the worker is to run, as far as the row tells.
         artefact: what has to be fetched for it.
+        versions: of an InferenceModel, what is to be served, and `artefacts` what has to be fetched for it by version.
         task: what the worker is told: the former task, while a changed model is on its way.
         swapped_from: hash of the task before, where its worker goes on with that while it tries the new model.
     """
@@ -61,7 +65,9 @@ class _Running:
     service: str = ""
     plan: Task | None = None
     artefact: Artefact | None = None
-    task: Task | None = None
+    versions: ServingTask | None = None
+    artefacts: dict[str, Artefact] = field(default_factory=dict)
+    task: Task | ServingTask | None = None
     swapped_from: str = ""
     settings: ServiceSettings | None = None
     source: DatasetSource | None = None
@@ -92,7 +98,7 @@ class Tasks:
         self._edge: Link | None = None
         self._edge_problem = ""
         self._known = False
-        self._told: dict[str, tuple[str, str]] = {}
+        self._told: dict[str, tuple[str, ...]] = {}
         loop = asyncio.get_running_loop()
         self._datasets = DatasetMonitor(lambda uid, count: _post(loop, self._counted, uid, count))
 
@@ -136,30 +142,44 @@ class Tasks:
         self._on_change()
 
     def _prepare(self) -> None:
-        artefacts = [t.artefact for t in self._tasks.values() if t.artefact is not None]
-        self._preparing.want(artefacts, keep=self._served.keys())
+        wanted = [t.artefact for t in self._tasks.values() if t.artefact is not None]
+        wanted += [artefact for t in self._tasks.values() for artefact in t.artefacts.values()]
+        self._preparing.want(wanted, keep=self._served.keys())
 
     def _settle(self, uid: str, one: _Running) -> None:
         """Decide what a worker is told: what it was told last, until all that its task needs is here."""
+        if one.versions is not None:
+            one.task = serving.prepared(one.versions, one.artefacts, self._preparing.of) or one.task
         if one.plan is None:
             return
         found = self._missing(one)
         if found is not None:
-            former = one.task or self._served.task(uid)
+            former = one.task if isinstance(one.task, Task) else self._served.task(uid)
             task = former if former is not None and former.service == one.service else None
         else:
             here = None if one.artefact is None else self._preparing.of(one.artefact)
             task = one.plan if here is None else models.prepared(one.plan, here)
             key = here.key if here is not None else ""
             self._unsaved = self._served.note(uid, task, key=key) or self._unsaved
-        if one.task is not None and task is not None and one.task.hash != task.hash:
+        if isinstance(one.task, Task) and task is not None and one.task.hash != task.hash:
             one.swapped_from = one.task.hash if models.is_swap(one.task, task) else ""
         one.task = task
 
     def _missing(self, one: _Running) -> Preparation | None:
         """Return how far a task's model is while it is not here, else None."""
+        if one.versions is not None:
+            return serving.missing_target(one.versions, one.artefacts, self._preparing.of)
         found = self._preparing.of(one.artefact) if one.artefact is not None else None
         return found if found is not None and found.status != "ready" else None
+
+    def _on_its_way(self, one: _Running) -> tuple[str, str] | None:
+        """Return reason and message while a task's model is not here, else None."""
+        found = self._missing(one)
+        if found is None:
+            return None
+        if one.versions is not None:
+            return serving.on_its_way(one.versions, found)
+        return None if one.plan is None else models.on_its_way(one.plan.model, found)
 
     def _prepared(self) -> None:
         """Take in that files are further on their way."""
@@ -222,7 +242,7 @@ class Tasks:
 
     def _is_awaited(self, topic: str) -> bool:
         """Whether a worker has no task only because its model is not here yet; what it has, it keeps until then."""
-        found = (t for t in self._tasks.values() if t.plan is not None and t.task is None)
+        found = (t for t in self._tasks.values() if (t.plan or t.versions) is not None and t.task is None)
         return any(topics.TASK.of(worker=t.worker) == topic for t in found)
 
     def on_info(self, message: Message) -> None:
@@ -298,7 +318,9 @@ class Tasks:
             self._on_change()
 
     def _note_changes(self) -> None:
-        told = {uid: self._condition(one)[:2] for uid, one in self._tasks.items()}
+        told: dict[str, tuple[str, ...]] = {
+            uid: (*self._condition(one)[:2], self._serves(one)) for uid, one in self._tasks.items()
+        }
         if told != self._told:
             self._told = told
             self._on_change()
@@ -311,23 +333,22 @@ class Tasks:
             return _dataset_condition(one.count)
         if self._edge_problem:
             return "offline", "EdgeBrokerDown", self._edge_problem
-        found = self._missing(one)
-        if found is not None and one.plan is not None and one.task is None:
-            status = "failed" if found.status == "failed" else "starting"
-            return status, *models.on_its_way(one.plan.model, found)
+        found, lacks = self._missing(one), self._on_its_way(one)
+        if found is not None and lacks is not None and one.task is None:
+            return "failed" if found.status == "failed" else "starting", *lacks
         view = self._workers.get(one.worker)
         if view is None or view.info is None:
             return "starting", "WorkerNotSeen", f"worker {one.worker} has not been heard of"
         status, reason, message = self._worker_condition(one, view, view.info)
-        if found is not None and one.plan is not None and status in ("running", "completed") and not reason:
-            reason, message = models.on_its_way(one.plan.model, found)
+        if lacks is not None and status in ("running", "completed") and not reason:
+            reason, message = lacks
         return status, reason, message
 
     def _worker_condition(self, one: _Running, view: WorkerView, info: WorkerInfo) -> tuple[str, str, str]:
         if view.lost:
             return "offline", "WorkerLost", f"worker {one.worker} has no connection to the edge broker"
         swaps = bool(one.swapped_from) and info.task_hash == one.swapped_from
-        if one.task is not None and swaps and info.status in ("running", "completed"):
+        if isinstance(one.task, Task) and swaps and info.status in ("running", "completed"):
             return info.status, MODEL_SWAPPING, f"worker {one.worker} tries model {one.task.model.name}"
         if one.task is not None and info.task_hash not in ("", one.task.hash):
             return "starting", "WorkerUpdating", f"worker {one.worker} still runs an older task"
@@ -349,12 +370,30 @@ class Tasks:
             )  # fmt: skip
         view = self._workers.get(one.worker)
         info = view.info if view else None
+        if row.kind == spec.SERVED:
+            return self._served_status(one, view, TaskStatus(
+                phase="serving", status=status, uid=uid, generation=row.generation, worker=one.worker, reason=reason,
+                message=message,
+            ))  # fmt: skip
         ledger = self._relay.ledger(one.service)
         return TaskStatus(
             phase="inference", status=status, uid=uid, generation=row.generation,
             output=Output(models=self._models(one, info), task_info=_task_info(ledger, info)), worker=one.worker,
             ledger=ledger, reason=reason, message=message,
         )  # fmt: skip
+
+    def _served_status(self, one: _Running, view: WorkerView | None, status: TaskStatus) -> TaskStatus:
+        """Return the status of an InferenceModel with what is told of its versions."""
+        if one.versions is None:
+            return status
+        said = view.info.models if view is not None and view.info is not None else []
+        told = serving.outputs(one.versions, one.artefacts, self._preparing.of, said)
+        return replace(status, serving_version=self._serves(one), output=Output(models=told))
+
+    def _serves(self, one: _Running) -> str:
+        """Return the version that a task's worker answers with, if it is one that serves."""
+        view = self._workers.get(one.worker)
+        return view.info.serving_version if view is not None and view.info is not None and not view.lost else ""
 
     def _models(self, one: _Running, info: WorkerInfo | None) -> list[ModelOutput]:
         if one.plan is None:
@@ -379,6 +418,11 @@ def _planned(uid: str, row: TaskRow, old: _Running | None) -> _Running:
             one.artefact = models.artefact_of(one.plan.model)
             if old is not None and old.service == one.service:
                 one.task, one.swapped_from = old.task, old.swapped_from
+        elif row.kind == spec.SERVED:
+            one.worker, one.service = spec.worker_of(row), spec.service_of(row)
+            one.task = old.task if old is not None and old.service == one.service else None
+            one.versions = spec.served_task(uid, row)
+            one.artefacts = serving.artefacts_of(one.versions)
         else:
             one.problem = SpecProblem(f"kind {row.kind} is not known here", reason="KindUnknown")
     except SpecProblem as problem:
@@ -386,7 +430,7 @@ def _planned(uid: str, row: TaskRow, old: _Running | None) -> _Running:
         one.problem = problem
         if one.settings is None and one.service and old is not None:
             one.settings = old.settings
-        elif one.settings is None and one.service:
+        elif one.settings is None and one.service and row.kind == spec.SERVICE:
             one.settings = ServiceSettings(worker=one.worker)
     return one
 
