@@ -81,9 +81,9 @@ class Policy:
         edge_keepalive_s: silence after which an edge worker and its broker ask each other for a sign of life; None
             for the worker's own.
         log_format: how workers log: as the GlobalManager does.
+        listen: the address at which models are served; "" for all that a Pod has.
         service_type: how models in the cloud are exposed: NodePort and LoadBalancer to the world outside, too.
     """
-        listen: the address at which models are served; "" for all that a Pod has.
 
     runtimes: dict[str, Runtime] = field(default_factory=lambda: {ANY: Runtime(image="nereid-worker")})
     host_roots: tuple[PurePosixPath, ...] = ()
@@ -93,10 +93,10 @@ class Policy:
     probes: bool = True
     edge_keepalive_s: int | None = None
     log_format: Literal["text", "json"] = "text"
+    listen: str = ""
     service_type: ServiceType = "NodePort"
 
     def runtime(self, framework: str, version: str) -> Runtime | None:
-    listen: str = ""
         """Return what runs workers of a framework, or None."""
         names = (f"{framework}/{version}", framework, ANY)
         return next((found for name in names if (found := self.runtimes.get(name)) and found.is_ours), None)
@@ -105,14 +105,14 @@ class Policy:
         """Return what serves models of a framework, or None."""
         return self.runtimes.get(framework) or self.runtimes.get(ANY)
 
-    def serves(self, namespace: str) -> bool:
-        """Whether Pods may be made in a namespace."""
-        return not self.namespaces or namespace in self.namespaces
     @property
     def workers(self) -> Runtime:
         """What runs our own steps beside a server of others: the first of ours in the table."""
         return next((one for one in self.runtimes.values() if one.is_ours), Runtime(image="nereid-worker"))
 
+    def serves(self, namespace: str) -> bool:
+        """Whether Pods may be made in a namespace."""
+        return not self.namespaces or namespace in self.namespaces
 
     def allows(self, path: PurePosixPath) -> bool:
         """Whether a worker may read a folder or file of its node."""
