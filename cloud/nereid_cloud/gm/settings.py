@@ -106,9 +106,9 @@ def _policy(args: argparse.Namespace) -> Policy:
         probes=args.state is None,
         edge_keepalive_s=max(1, round(args.edge_keepalive)) if args.edge_keepalive else None,
         log_format=args.log_format,
-        service_type=args.service_type,
         # On a laptop Pods have the machine's own addresses, and what they serve is not for its network.
         listen="127.0.0.1" if args.state else "",
+        service_type=args.service_type,
     )
 
 
