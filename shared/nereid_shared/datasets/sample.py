@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a dataset is made of, whatever its format."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+
+from nereid_shared.datasets.source import Source
+from nereid_shared.datasets.tally import Part
+
+
+class Box(Struct, frozen=True, kw_only=True, gc=False):
+    """An object in a picture: its class, and its place in pixels from the upper left corner."""
+
+    label: str
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class Sample(Struct, frozen=True, kw_only=True):
+    """One sample, as its index or annotation has it; nobody has looked at its picture.
+
+    Attributes:
+        name: the picture's path, relative to the dataset's folder; "" where there is none.
+        label: the class of the whole picture or row, "" where there is none.
+        boxes: objects in it.
+        line: where it stands in its file, from 1 on; 0 where the whole file is the sample.
+        problem: why it is none, though it counts: it is one that fails.
+    """
+
+    name: str = ""
+    label: str = ""
+    boxes: tuple[Box, ...] = ()
+    line: int = 0
+    problem: str = ""
+
+
+class Listed(Protocol):
+    """A format whose samples stand one after the other in index files, a folder's by name.
+
+    Attributes:
+        names_pictures: whether samples are pictures in files of their own, which a worker can read.
+        max_line: the longest line in such a file; None where lines mean nothing.
+    """
+
+    names_pictures: bool
+    max_line: int | None
+
+    def files(self, folder: Path) -> list[Path]:
+        """Return a folder's index files in their order."""
+        ...
+
+    def samples(self, source: Source, root: Path, *, whole: bool = False) -> Iterator[Sample]:
+        """Yield a file's samples in order.
+
+        Args:
+            source: the file.
+            root: the dataset's folder.
+            whole: with labels and boxes also where that needs all annotations in memory.
+
+        Raises:
+            UserError: it cannot be such a file.
+        """
+        ...
+
+    def count(self, source: Source) -> int:
+        """Return the number of samples that `samples` yields, no slower than it has to be; raises as `samples`."""
+        ...
+
+    def part(self, source: Source, root: Path) -> Part:
+        """Return what a file's samples are, in sums, in bounded memory; raises as `samples`."""
+        ...
+
+
+class Found(Protocol):
+    """A format whose samples are files of their own, in a folder and the folders in it, in no order.
+
+    Attributes:
+        reads_files: whether a sample's own file, or one beside it, has to be read to know its classes.
+    """
+
+    reads_files: bool
+
+    def is_sample(self, folder: str, name: str) -> bool:
+        """Whether a file of a folder, relative to the dataset's, is a sample."""
+        ...
+
+    def annotation(self, root: Path, name: str) -> str:
+        """Return the file that `sample` reads, relative to the dataset's folder; "" for none."""
+        ...
+
+    def sample(self, root: Path, name: str, *, whole: bool = False) -> Sample:
+        """Return a sample by its file's name; one whose annotation is broken has a `problem`.
+
+        Args:
+            root: the dataset's folder.
+            name: relative to it.
+            whole: with boxes in pixels also where that needs a look at the picture.
+        """
+        ...
+
+    def picture(self, root: Path, name: str) -> str:
+        """Return the picture's path, relative to the dataset's folder, by its sample's name."""
+        ...
