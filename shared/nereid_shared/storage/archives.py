@@ -123,6 +123,11 @@ class _BoundedFile(io.FileIO):
             raise _Refused("its directory is too long")
         return super().read(size) or b""
 
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_SET and offset < 0:
+            raise _Refused("its directory points before its beginning")
+        return super().seek(offset, whence)
+
 
 class _Tree:
     """What an archive unpacks to, held to the bounds as it grows.

@@ -227,6 +227,15 @@ def test_a_long_directory_is_not_read_into_memory(tmp_path: Path) -> None:
         unpacked(archive)
 
 
+def test_a_directory_that_points_before_the_archive_is_refused(tmp_path: Path) -> None:
+    archive = zip_of(("model", b"x"), into=tmp_path)
+    content = bytearray(archive.read_bytes())
+    content[-6:-2] = struct.pack("<L", struct.unpack("<L", content[-6:-2])[0] + 1000)  # where the directory is
+    archive.write_bytes(content)
+    with pytest.raises(ModelInvalid, match="before its beginning"):
+        unpacked(archive)
+
+
 def test_what_follows_the_end_of_a_tar_is_refused(tmp_path: Path) -> None:
     archive = tar_of(file("model"), into=tmp_path)
     with archive.open("ab") as stream:
