@@ -17,6 +17,8 @@ from nereid_shared.complaints import WrongField, complaint
 from nereid_shared.errors import ModelInvalid
 
 FILE_NAME: Final = "model.json"
+SUFFIXES: Final = (".onnx", ".tflite")
+"""Of the model files that are found in a folder without being named."""
 SCHEMA: Final = "nereid.io/model-card/v1"
 MAX_BYTES: Final = 4 * 1024 * 1024
 
@@ -212,8 +214,8 @@ def model_path(path: Path, card: Card | None = None) -> Path:
         if not named.is_file():
             raise ModelInvalid(f"{named}: there is no such file; the card names it in file.name", reason="ModelMissing")
         return named
-    found = sorted(folder.glob("*.tflite"))
+    found = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES)
     if len(found) != 1:
-        many = "several .tflite files; name one in the card's file.name" if found else "no .tflite file"
+        many = "several model files; name one in the card's file.name" if found else f"no {' or '.join(SUFFIXES)} file"
         raise ModelInvalid(f"{folder}: {many}", reason="ModelMissing")
     return found[0]

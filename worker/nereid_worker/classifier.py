@@ -14,11 +14,12 @@ from msgspec import Struct
 
 from nereid_shared.card import Card, card_path, model_path
 from nereid_shared.errors import BadSample, ModelInvalid
+from nereid_shared.messages import NO_GOLDEN_SAMPLES
 from nereid_shared.samples import MALFORMED_SCORES
 from nereid_worker.decimals import shortest
-from nereid_worker.litert import Interpreter
 from nereid_worker.preprocess import Picture, Preprocessor
 from nereid_worker.rules import SLACK
+from nereid_worker.runtimes import open_model
 
 
 class Prediction(Struct, frozen=True, kw_only=True):
@@ -46,7 +47,7 @@ class Classifier:
     """A classification model, ready to answer. Not for several threads at once.
 
     Attributes:
-        path: the model file; `digest` its sha256 in hex.
+        path: the model file; `digest` its sha256 in hex, `size` its bytes.
         card: the model's card; `labels` its classes' names.
         warnings: what is wanting but not wrong, one sentence each.
         preprocessor, interpreter: the two stages, for callers that run them apart.
@@ -59,10 +60,10 @@ class Classifier:
             ModelInvalid: see `load`.
         """
         self.path, self.card = path, card
-        self.digest = hashlib.sha256(content).hexdigest()
+        self.digest, self.size = hashlib.sha256(content).hexdigest(), len(content)
         self._check_digest(sha256, "the Model's spec.sha256")
         self._check_digest(card.file.sha256 if card.file else "", f"{card_path(path)}: file.sha256")
-        self.interpreter = Interpreter(content, threads=threads, where=str(path))
+        self.interpreter = open_model(content, file=path, threads=threads)
         self._check_tensors()
         self.labels: tuple[str, ...] = tuple(card.output.labels)
         self.preprocessor = Preprocessor(card, self.interpreter.input)
@@ -135,7 +136,9 @@ class Classifier:
                 cannot be read.
         """
         if not self.card.golden:
-            self.warnings.append(f"NoGolden: {card_path(self.path)} has no golden inputs; the model runs untried")
+            self.warnings.append(
+                f"{NO_GOLDEN_SAMPLES}: {card_path(self.path)} has no golden inputs; the model runs untried"
+            )
         for golden in self.card.golden:
             file = self.path.parent / golden.input
             try:

@@ -17,7 +17,7 @@ from nereid_shared.errors import ModelInvalid, UserError
 
 BUCKETS: Final = (1, 4, 8)
 _BACK_ENDS: Final = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
-_DTYPES: Final = ("float32", "uint8", "int8")
+DTYPES: Final = ("float32", "uint8", "int8")
 # A model of one tensor that is input and output. tflite-runtime imports with numpy 2 and fails only here.
 _PROBE: Final = base64.b64decode(
     "CAAAAFRGTDPC////FAAAACAAAAAoAAAApAAAAAMAAAABAAAACAAAAAQABAAEAAAABAAAAHRpbnkAAAAAAQAAABQAAAAAAA4AGAAUABAADAAIAAQADgAA"
@@ -138,8 +138,8 @@ class Interpreter:
         if len(details) != 1:
             raise self._unsupported(f"{len(details)} {side} tensors; a classifier has one")
         spec = _spec(details[0])
-        if spec.dtype not in _DTYPES:
-            raise self._unsupported(f"the {side} is {spec.dtype}; {', '.join(_DTYPES)} are understood")
+        if spec.dtype not in DTYPES:
+            raise self._unsupported(f"the {side} is {spec.dtype}; {', '.join(DTYPES)} are understood")
         return spec
 
     def _unsupported(self, why: str) -> ModelInvalid:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http.aio as triton
-from tests import tiny_models
+from tests import tiny_models, tiny_onnx
 from tests.worker.serving.http import post
 from tests.worker.serving.served import MODEL, model_in, png, serving, task_of, url, version_of
 from tritonclient.utils import InferenceServerException
@@ -218,3 +218,17 @@ async def test_more_json_than_the_bound_is_refused_unparsed(tmp_path: Path) -> N
         status, said = await post(url(process, f"/v2/models/{MODEL}/infer"), body)
         assert status == 413
         assert "binary" in said["error"]
+
+
+async def test_an_onnx_model_is_served_like_any_other(tmp_path: Path) -> None:
+    model_in(tmp_path).rename(tmp_path / "former")
+    (tmp_path / "bright.onnx").write_bytes(tiny_onnx.brightness())
+    async with (
+        serving(task_of(version_of(tmp_path, "1"), framework="onnx")) as process,
+        triton.InferenceServerClient(url(process).removeprefix("http://")) as client,
+    ):
+        assert (await client.get_model_metadata(MODEL))["platform"] == "onnxruntime_onnx"
+        for given in (tensor(white(9), name="x"), pictures(*[png(round(255 * n / 8)) for n in range(9)])):
+            result = await client.infer(MODEL, [given])
+            mean = white(9)[:, 0, 0, 0]
+            np.testing.assert_allclose(result.as_numpy("y"), np.stack([4 - 8 * mean, 8 * mean - 4], 1), atol=0.02)

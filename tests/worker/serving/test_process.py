@@ -138,7 +138,11 @@ async def test_in_the_cloud_a_broker_hears_how_it_is(broker: Mosquitto, tmp_path
 
 @pytest.mark.parametrize(
     ("env", "words"),
-    [({"NEREID_TASK": "{}"}, "missing; add it"), ({}, "NEREID_NODE"), ({"NEREID_TASK": "{}", "NEREID_PORT": "x"}, "not a port")],
+    [
+        ({"NEREID_TASK": "{}"}, "missing; add it"),
+        ({}, "NEREID_NODE"),
+        ({"NEREID_TASK": "{}", "NEREID_PORT": "x"}, "not a port"),
+    ],
 )
 async def test_a_wrong_environment_ends_it_with_a_word_and_code_2(env: dict[str, str], words: str) -> None:
     async with process(0, **env) as worker:

@@ -11,9 +11,10 @@ import numpy as np
 from nereid_shared.card import card_path, model_path
 from nereid_shared.errors import BadSample, ModelInvalid
 from nereid_worker.classifier import Classifier, Prediction
-from nereid_worker.litert import Interpreter, TensorSpec
+from nereid_worker.litert import TensorSpec
+from nereid_worker.runtimes import ONNX, Runner, open_model
 
-FRAMEWORKS: Final = ("tflite", "litert")
+FRAMEWORKS: Final = ("tflite", "litert", ONNX)
 """What `ServingTask.framework` may say of files that this worker opens."""
 
 MODEL_FAILED: Final = "model-failed"
@@ -27,6 +28,7 @@ class ServedModel:
     """A loaded model. Not for several threads at once.
 
     Attributes:
+        platform: runtime and format, as the Open Inference Protocol names them.
         digest: sha256 of the file, in hex.
         size: of the file, in bytes.
         input, output: the tensors; the output is in real numbers, whatever the file stores.
@@ -34,9 +36,12 @@ class ServedModel:
         warnings: what is wanting but not wrong, one sentence each.
     """
 
-    def __init__(self, interpreter: Interpreter, *, digest: str, size: int, classifier: Classifier | None) -> None:
+    def __init__(
+        self, interpreter: Runner, *, file: Path, digest: str, size: int, classifier: Classifier | None
+    ) -> None:
         """Take what `load` has made."""
         self._interpreter, self._classifier = interpreter, classifier
+        self.platform = "onnxruntime_onnx" if file.suffix.lower() == f".{ONNX}" else "litert_tflite"
         self.digest, self.size = digest, size
         self.input: TensorSpec = interpreter.input
         self.output: TensorSpec = interpreter.output
@@ -65,8 +70,11 @@ class ServedModel:
             )
         if card_path(path).exists():
             classifier = Classifier.load(path, threads=threads, sha256=sha256)
-            size = classifier.path.stat().st_size
-            return cls(classifier.interpreter, digest=classifier.digest, size=size, classifier=classifier)
+            file = classifier.path
+            return cls(
+                classifier.interpreter, file=file, digest=classifier.digest, size=file.stat().st_size,
+                classifier=classifier,
+            )  # fmt: skip
         file = model_path(path)
         try:
             content = file.read_bytes()
@@ -75,8 +83,8 @@ class ServedModel:
         digest = hashlib.sha256(content).hexdigest()
         if sha256 and sha256.lower() != digest:
             raise ModelInvalid(f"{file}: its sha256 is {digest}, not {sha256.lower()}", reason="DigestMismatch")
-        interpreter = Interpreter(content, threads=threads, where=str(file))
-        model = cls(interpreter, digest=digest, size=len(content), classifier=None)
+        interpreter = open_model(content, file=file, threads=threads)
+        model = cls(interpreter, file=file, digest=digest, size=len(content), classifier=None)
         model._try_zeros(str(file))
         model.warnings.append(f"NoCard: {file} has no model.json beside it: tensors only, no pictures, and untried")
         return model

@@ -26,7 +26,6 @@ from nereid_worker.serving.tensors import (
 )
 
 EXTENSIONS: Final = ("binary_tensor_data", "classification")
-PLATFORM: Final = "litert_tflite"
 _NOT_GIVEN: Final = Raw(b"")
 
 
@@ -149,8 +148,8 @@ def answer(
 def metadata(*, name: str, versions: list[str], model: ServedModel) -> bytes:
     """Return what the protocol says of a model; `parameters` adds what our pictures are and the classes' names."""
     said: dict[str, Any] = {
-        "name": name, "versions": versions, "platform": PLATFORM, "inputs": [_tensor(model.input, model.input.dtype)],
-        "outputs": [_tensor(model.output, "float32")],
+        "name": name, "versions": versions, "platform": model.platform,
+        "inputs": [_tensor(model.input, model.input.dtype)], "outputs": [_tensor(model.output, "float32")],
     }  # fmt: skip
     if model.takes_pictures:
         said["parameters"] = {"picture_input": PICTURE, "labels": model.labels}
