@@ -6,12 +6,9 @@ Pictures that lie in the dataset's folder itself have no class.
 
 import os
 from pathlib import Path
-from typing import Final
 
 from nereid_shared.datasets.pictures import is_picture
 from nereid_shared.datasets.sample import Sample
-
-reads_files: Final = False
 
 
 def is_sample(folder: str, name: str) -> bool:

@@ -9,6 +9,7 @@ import logging
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,9 +34,9 @@ def stamp_of(stat: os.stat_result) -> Stamp:
     return stat.st_mtime_ns, stat.st_size
 
 
-def is_settled(stamp: Stamp) -> bool:
+def is_settled(stamp: Stamp, *, now_ns: int) -> bool:
     """Whether a file that changes now would have another stamp."""
-    return abs(time.time_ns() - stamp[0]) > TICK_NS
+    return abs(now_ns - stamp[0]) > TICK_NS
 
 
 class Known:
@@ -43,10 +44,11 @@ class Known:
 
     Args:
         file: the database; made where there is none, and anew where it is damaged.
+        clock: the time of day in nanoseconds.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self._file, self._clock = file, clock
         self._dataset, self._asked, self._written = "", 0, 0
         self._database: sqlite3.Connection | None = None
 
@@ -67,7 +69,7 @@ class Known:
 
     def put(self, name: str, stamp: Stamp, said: bytes) -> None:
         """Keep what is said of a file in this state, unless it may still be changing."""
-        if not is_settled(stamp):
+        if not is_settled(stamp, now_ns=self._clock()):
             return
         self._run(
             "insert or replace into known values (?, ?, ?, ?, ?)", (self._dataset, os.fsencode(name), *stamp, said)

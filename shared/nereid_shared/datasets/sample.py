@@ -40,15 +40,17 @@ class Sample(Struct, frozen=True, kw_only=True):
 
 
 class Listed(Protocol):
-    """A format whose samples stand one after the other in index files, a folder's by name.
+    """A format whose samples stand one after the other in index files, a folder's by name."""
 
-    Attributes:
-        names_pictures: whether samples are pictures in files of their own, which a worker can read.
-        max_line: the longest line in such a file; None where lines mean nothing.
-    """
+    @property
+    def names_pictures(self) -> bool:
+        """Whether samples are pictures in files of their own, which a worker can read."""
+        ...
 
-    names_pictures: bool
-    max_line: int | None
+    @property
+    def max_line(self) -> int | None:
+        """The longest line in such a file; None where lines mean nothing."""
+        ...
 
     def files(self, folder: Path) -> list[Path]:
         """Return a folder's index files in their order."""
@@ -77,13 +79,7 @@ class Listed(Protocol):
 
 
 class Found(Protocol):
-    """A format whose samples are files of their own, in a folder and the folders in it, in no order.
-
-    Attributes:
-        reads_files: whether a sample's own file, or one beside it, has to be read to know its classes.
-    """
-
-    reads_files: bool
+    """A format whose samples are files of their own, in a folder and the folders in it, in no order."""
 
     def is_sample(self, folder: str, name: str) -> bool:
         """Whether a file of a folder, relative to the dataset's, is a sample."""

@@ -13,7 +13,6 @@ from xml.parsers import expat
 from nereid_shared.datasets.pictures import SUFFIXES
 from nereid_shared.datasets.sample import Box, Sample
 
-reads_files: Final = True
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _MAX_TEXT: Final = 4096
 _BESIDE: Final = ("JPEGImages", "images")

@@ -15,12 +15,11 @@ from typing import Final
 from nereid_shared.datasets.pictures import is_picture, measured
 from nereid_shared.datasets.sample import Box, Sample
 
-reads_files: Final = True
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _IMAGES, _LABELS = "images", "labels"
 _NAMES_KEY: Final = re.compile(r"^names[ \t]*:[ \t]*(.*)$", re.MULTILINE)
 _ITEM: Final = re.compile(r"[ \t]*(?:-|['\"]?(\d+)['\"]?[ \t]*:)[ \t]+(.*)$")
-_FLOW: Final = re.compile(r"(?:['\"]?(\d+)['\"]?[ \t]*:[ \t]*)?('(?:[^']|'')*'|\"[^\"]*\"|[^,'\"]+)\s*(?:,|$)")
+_FLOW: Final = re.compile(r"\s*(?:['\"]?(\d+)['\"]?[ \t]*:[ \t]*)?('(?:[^']|'')*'|\"[^\"]*\"|[^,'\"]+)\s*(?:,|$)")
 
 
 def is_sample(folder: str, name: str) -> bool:
