@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Documents on their way to the broker at once: what bounds a republication of the whole fleet.
 MAX_PUBLISHING: Final = 20
+KICKED_AT_ONCE: Final = 50
 REPLACE_ALIVE_S: Final = 1.0
 # A new epoch makes the whole fleet's documents go out again. Who forges a higher one may bring that about once a
 # minute; a Lease that was really lost is taken at a higher one by its holder itself, at once.
@@ -138,11 +139,9 @@ class Downstream:
         """Publish from now on: every task is known."""
         self._released.set()
         self._spawn(self._speak(), "birth")
-        for node in list(self._nodes):
-            if not self._callbacks.node_exists(node):
-                self.node_gone(node)
-            else:
-                self._kick(node)
+        for node in [node for node in self._nodes if not self._callbacks.node_exists(node)]:
+            self.node_gone(node)
+        self._kick_all()
 
     @property
     def released(self) -> bool:
@@ -159,9 +158,9 @@ class Downstream:
         if epoch <= self.epoch:
             return
         self.epoch = epoch
-        for node, machine in self._nodes.items():
+        for machine in self._nodes.values():
             machine.new_epoch(epoch)
-            self._kick(node)
+        self._kick_all()
         if self.released:
             self._spawn(self._speak(), "birth")
 
@@ -305,8 +304,14 @@ class Downstream:
         return asyncio.get_running_loop().time()
 
     def _kick_all(self) -> None:
-        for node in list(self._nodes):
+        self._spawn(self._kick_in_turns(), "all nodes")
+
+    async def _kick_in_turns(self) -> None:
+        """Kick all nodes a few at a time: the documents of 10,000 take longer than a Lease may wait."""
+        for number, node in enumerate(list(self._nodes), 1):
             self._kick(node)
+            if number % KICKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _kick(self, node: str) -> None:
         """Do what a node's machine has due, and come back when it has more."""

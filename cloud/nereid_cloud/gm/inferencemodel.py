@@ -5,6 +5,7 @@ In the cloud a Deployment and a Service, at the edge a Pod on each node, and for
 triggered, as the JointInferenceService controller; what serves goes on while what is wanted cannot be had.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +22,7 @@ from nereid_cloud.gm.inferencemodel_plan import ModelPlan, plan
 from nereid_cloud.gm.inferencemodel_pods import EDGE_SERVING_ROLE, ModelParts
 from nereid_cloud.gm.inferencemodel_report import ModelReport, ModelReporter
 from nereid_cloud.gm.inferencemodel_status import Replica, in_pod, is_rolled_out, living, on_node
-from nereid_cloud.gm.informer import Informer, Key
+from nereid_cloud.gm.informer import Informer, Key, key_of
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.placement import POD_FORBIDDEN, Placement
 from nereid_cloud.gm.policy import Policy
@@ -72,23 +73,33 @@ class InferenceModelController:
         self._identities: dict[Key, tuple[str, str]] = {}
         self._keys: dict[str, Key] = {}
 
-    def prime(self) -> None:
-        """Assign what nodes hold on record, without any write."""
-        for raw in self._caches.models.items():
-            nodes = held_by(raw)
-            if "deletionTimestamp" in raw["metadata"] or not nodes:
-                continue
-            model = _parsed(raw)
-            if isinstance(model, Problem):
-                self._keep(raw, nodes)
-                continue
-            planned = self._plan(model, raw)
-            parts = self._parts(model, raw, planned)
-            for _ in self._make_rows(raw, planned, parts):
-                pass
-            rows = {node: row for node, row in self._wanted(raw, planned, parts).items() if node in nodes}
-            unresolved = nodes.intersection(planned.nodes) - rows.keys()
-            self._downstream.assign(raw["metadata"]["uid"], rows, raw, unresolved=unresolved)
+    async def prime(self) -> None:
+        """Assign what nodes hold on record, without any write; others have their turns meanwhile."""
+        for key in [key_of(raw) for raw in self._caches.models.items()]:
+            if (raw := self._held(key)) is not None and not isinstance(model := _parsed(raw), Problem):
+                planned = self._plan(model, raw)
+                await in_turns(self._make_rows(raw, planned, self._parts(model, raw, planned)))
+            # As it is by now: another may have claimed nodes and told them.
+            if (raw := self._held(key)) is not None:
+                self._prime(raw)
+            await asyncio.sleep(0)
+
+    def _held(self, key: Key) -> Object | None:
+        raw = self._caches.models.get(*key)
+        return None if raw is None or "deletionTimestamp" in raw["metadata"] or not held_by(raw) else raw
+
+    def _prime(self, raw: Object) -> None:
+        model, nodes = _parsed(raw), held_by(raw)
+        if isinstance(model, Problem):
+            self._keep(raw, nodes)
+            return
+        planned = self._plan(model, raw)
+        parts = self._parts(model, raw, planned)
+        for _ in self._make_rows(raw, planned, parts):
+            pass
+        rows = {node: row for node, row in self._wanted(raw, planned, parts).items() if node in nodes}
+        unresolved = nodes.intersection(planned.nodes) - rows.keys()
+        self._downstream.assign(raw["metadata"]["uid"], rows, raw, unresolved=unresolved)
 
     def key_of(self, identity: str) -> Key | None:
         """Return the key of the model with an identity, as `service_id` makes it."""

@@ -4,6 +4,7 @@
 Level-triggered: each look starts from what is there, so it does not matter which event brought it about.
 """
 
+import asyncio
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.gm.conditions import Problem, WorkerObservation
 from nereid_cloud.gm.downstream import TASK_UNRESOLVED, Downstream
 from nereid_cloud.gm.holding import Holding, held_by
-from nereid_cloud.gm.informer import Informer, Key
+from nereid_cloud.gm.informer import Informer, Key, key_of
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.placement import POD_FORBIDDEN, Placement
 from nereid_cloud.gm.plan import EdgePlan, Plan, World, plan
@@ -75,19 +76,34 @@ class ServiceController:
         self._identities: dict[Key, tuple[str, str]] = {}
         self._keys: dict[str, Key] = {}
 
-    def prime(self) -> None:
-        """Assign what nodes hold on record, without any write."""
-        for raw in self._caches.services.items():
-            if "deletionTimestamp" in raw["metadata"]:
-                continue
-            service, nodes = _parsed(raw), held_by(raw)
-            if isinstance(service, Problem):
-                self._keep(raw, nodes)
-                continue
-            planned = self._plan(service, raw)
-            rows = {n: row for n, row in self._wanted(service, raw, planned).rows.items() if n in nodes}
-            unresolved = nodes.intersection(planned.nodes) - rows.keys()
-            self._downstream.assign(service.metadata.uid, rows, raw, unresolved=unresolved)
+    async def prime(self) -> None:
+        """Assign what nodes hold on record, without any write; others have their turns meanwhile."""
+        for key in [key_of(raw) for raw in self._caches.services.items()]:
+            if (raw := self._living(key)) is not None:
+                await self._prepare(raw)
+            # As it is by now: another may have claimed nodes and told them.
+            if (raw := self._living(key)) is not None:
+                self._prime(raw)
+            await asyncio.sleep(0)
+
+    def _living(self, key: Key) -> Object | None:
+        raw = self._caches.services.get(*key)
+        return None if raw is None or "deletionTimestamp" in raw["metadata"] else raw
+
+    async def _prepare(self, raw: Object) -> None:
+        service = _parsed(raw)
+        if not isinstance(service, Problem) and (parts := self._plan(service, raw).parts) is not None:
+            await self._resolver.prepare(service, raw, parts)
+
+    def _prime(self, raw: Object) -> None:
+        service, nodes = _parsed(raw), held_by(raw)
+        if isinstance(service, Problem):
+            self._keep(raw, nodes)
+            return
+        planned = self._plan(service, raw)
+        rows = {n: row for n, row in self._wanted(service, raw, planned).rows.items() if n in nodes}
+        unresolved = nodes.intersection(planned.nodes) - rows.keys()
+        self._downstream.assign(service.metadata.uid, rows, raw, unresolved=unresolved)
 
     def _keep(self, raw: Object, nodes: frozenset[str]) -> None:
         """Let nodes keep what they were told last; what nobody remembers stays unresolved."""

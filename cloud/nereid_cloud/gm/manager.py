@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from nereid_cloud.cluster.kinds import (
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.cluster.readiness import condition_of
 from nereid_cloud.gm import fence
+from nereid_cloud.gm.concerns import Concerns
 from nereid_cloud.gm.datasets import DatasetController
 from nereid_cloud.gm.desired import NodeReport
 from nereid_cloud.gm.downstream import Callbacks, Downstream
@@ -60,7 +61,7 @@ SILENCE_CHECK_S: Final = 5.0
 # than that takes, and a fleet's convergence is told of in steps.
 GATHER_S_PER_NODE: Final = 1e-3
 MAX_GATHER_S: Final = 2.0
-# A fleet's Nodes come one by one, and each concerns every task.
+# A fleet's Nodes come one by one, and many of them concern one service.
 RESCAN_S: Final = 0.05
 
 Reconcile = Callable[[Key], Awaitable[float | None]]
@@ -156,6 +157,7 @@ class Leadership:
         self._orphans = Orphans(self.observed, self.downstream, known=self._identities)
         self._fence = fence.Fence()
         self._background: set[asyncio.Task[None]] = set()
+        self._concerns, self._concerned = Concerns(), set[str]()
         self._rescan: asyncio.TimerHandle | None = None
         self._stack = contextlib.AsyncExitStack()
         self._make_controllers()
@@ -300,8 +302,8 @@ class Leadership:
         if self.upstream.seen_epoch >= self._leader.epoch:
             await self._raise_above_seen()
         self._dataset_controller.prime()
-        self._service_controller.prime()
-        self._served_controller.prime()
+        await self._service_controller.prime()
+        await self._served_controller.prime()
         self.downstream.release()
         logger.info("speaking to the nodes", extra={"epoch": self.downstream.epoch})
         self._all_again()
@@ -326,6 +328,7 @@ class Leadership:
     # What changed in the cluster.
 
     def _service_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
+        self._concerns.changed(former, present)
         for model in named_by(former, key.namespace) ^ named_by(present, key.namespace):
             self._models_queue.add(model)
         if present is None and former is not None:
@@ -337,12 +340,14 @@ class Leadership:
             self._services_queue.add(key)
 
     def _served_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
+        self._concerns.changed(former, present)
         if present is not None and _wish(former) == _wish(present):
             self._look_at([present["metadata"]["uid"]])
         else:
             self._served_queue.add(key)
 
     def _dataset_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
+        self._concerns.changed(former, present)
         self._datasets_queue.add(key)
         if _content(former) != _content(present):
             self._services_of(key.namespace)
@@ -366,11 +371,17 @@ class Leadership:
             self.observed.nodes.pop(key.name, None)
         elif former is None and (view := self.observed.nodes.get(key.name)) is not None and view.online:
             self.downstream.node_appeared(key.name)
+        self._concerned |= self._concerns.of(former) | self._concerns.of(present)
+        self._concerned |= set(self._held_at(key.name))
         if self._rescan is None:
-            self._rescan = asyncio.get_running_loop().call_later(RESCAN_S, self._all_again)
+            self._rescan = asyncio.get_running_loop().call_later(RESCAN_S, self._concerned_again)
+
+    def _concerned_again(self) -> None:
+        self._rescan = None
+        concerned, self._concerned = self._concerned, set()
+        self._look_at(concerned)
 
     def _all_again(self) -> None:
-        self._rescan = None
         self._look_at(obj["metadata"]["uid"] for informer, _ in self._tasks for obj in informer.items())
 
     @property
@@ -399,9 +410,13 @@ class Leadership:
     # What nodes and workers said.
 
     def _tasks_of_node_changed(self, node: str) -> None:
-        self._look_at(self.downstream.tasks_of(node))
+        self._look_at(self._held_at(node))
+
+    def _held_at(self, node: str) -> Iterator[str]:
+        """Yield the tasks that a node shall have, or may still hold."""
+        yield from self.downstream.tasks_of(node)
         for controller in (self._service_controller, self._dataset_controller, self._served_controller):
-            self._look_at(controller.awaiting(node))
+            yield from controller.awaiting(node)
 
     def _status_came(self, uid: str, urgent: bool) -> None:
         dataset = self._datasets.key_of_uid(uid)

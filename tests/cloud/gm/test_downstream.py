@@ -2,11 +2,12 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 from tests.mosquitto import Mosquitto
 
-from nereid_cloud.gm.downstream import RAISE_PAUSE_S, Callbacks, Downstream
+from nereid_cloud.gm.downstream import KICKED_AT_ONCE, MAX_PUBLISHING, RAISE_PAUSE_S, Callbacks, Downstream
 from nereid_shared import topics
 from nereid_shared.digests import task_hash
 from nereid_shared.errors import Unavailable
@@ -46,6 +47,23 @@ async def first_document(broker: Mosquitto) -> Desired:
     settings = LinkSettings.from_url(broker.url, client_id="reader")
     async with Link(settings, subscriptions={topics.DESIRED.of(node="edge-0"): take}):
         return await asyncio.wait_for(came, 20)
+
+
+async def test_a_fleets_documents_are_made_some_at_a_time(broker: Mosquitto) -> None:
+    def begun() -> int:
+        return sum("downstream publish" in task.get_name() for task in asyncio.all_tasks())
+
+    down = downstream()
+    async with down, link_of(broker, down) as link:
+        await link.wait_connected()
+        down.assign("u", {f"edge-{number}": ROW for number in range(3 * KICKED_AT_ONCE)})
+        down.release()
+        counts = [begun()]
+        while counts[-1] < 3 * KICKED_AT_ONCE - MAX_PUBLISHING and len(counts) < 20:
+            await asyncio.sleep(0)
+            counts.append(begun())
+        assert counts[0] == 0
+        assert KICKED_AT_ONCE <= max(later - former for former, later in pairwise(counts)) <= 2 * KICKED_AT_ONCE
 
 
 async def test_nothing_is_published_before_the_release(broker: Mosquitto) -> None:
