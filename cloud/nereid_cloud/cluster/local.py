@@ -121,9 +121,11 @@ class LocalCluster:
                 present = self.list(kind, namespace=namespace, labels=labels, fields=fields)
                 after = int(present.resource_version)
                 yield from (WatchEvent(type="ADDED", object=obj) for obj in present.items)
-            seen = -1
-            while (left := deadline - time.monotonic()) > 0:
-                seen = self._pulse.wait(seen, stop, left)
+            seen, ended = -1, False
+            while not ended:
+                # Looked at after the end, too: however short its time, a watch yields what was there at its beginning.
+                seen = self._pulse.wait(seen, stop, deadline - time.monotonic())
+                ended = time.monotonic() >= deadline
                 if stop.is_set() or self._pulse.closed:
                     break
                 more = True

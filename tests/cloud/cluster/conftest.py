@@ -16,7 +16,7 @@ from nereid_shared.errors import NotFound
 
 Make = Callable[..., Object]
 SERVICE_ACCOUNT = Kind(group="", version="v1", kind="ServiceAccount", plural="serviceaccounts")
-TIMEOUT_S = 20.0
+TIMEOUT_S = 30.0
 
 
 def eventually(find: Callable[[], Any]) -> Any:
@@ -187,8 +187,8 @@ class Watching:
         self._thread.start()
 
     def _run(self, cluster: Cluster, kind: Kind, **options: Any) -> None:
-        # An API server may end a quiet watch at its own time-out and any watch with Gone; this one is short.
-        for event in cluster.watch(kind, stop=self._stop, timeout_s=TIMEOUT_S, **options):
+        # An API server may end any watch with Gone; the tests are short. An hour: that it ends wakes nobody here.
+        for event in cluster.watch(kind, stop=self._stop, timeout_s=3600, **options):
             if event.type != "BOOKMARK":
                 self.events.append(event)
 
