@@ -15,6 +15,7 @@ PHASES: Final[tuple[Phase, ...]] = ("Pending", "Running", "Failed")
 NODE_OFFLINE: Final = "NodeOffline"
 SOURCE_FINISHED: Final = "SourceFinished"
 ALL_RUNNING: Final = "AllWorkersRunning"
+SERVING: Final = "Serving"
 CRASH_LOOP: Final = "CrashLoopBackOff"
 MAX_TROUBLED: Final = 20
 HEARTBEAT_S: Final = 60.0

@@ -7,13 +7,11 @@ triggered, as the JointInferenceService controller; what serves goes on while wh
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from pydantic import ValidationError
 
 from nereid_cloud.cluster.port import Object
-from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.gm import inferencemodel_pods as pods
 from nereid_cloud.gm.conditions import Problem
 from nereid_cloud.gm.downstream import Downstream
@@ -21,30 +19,20 @@ from nereid_cloud.gm.holding import Holding, held_by
 from nereid_cloud.gm.inferencemodel_plan import ModelPlan, plan
 from nereid_cloud.gm.inferencemodel_pods import EDGE_SERVING_ROLE, ModelParts
 from nereid_cloud.gm.inferencemodel_report import ModelReport, ModelReporter
-from nereid_cloud.gm.inferencemodel_status import Replica, in_pod, is_rolled_out, living, on_node
-from nereid_cloud.gm.informer import Informer, Key, key_of
+from nereid_cloud.gm.inferencemodel_witness import ModelCaches, ModelWitness
+from nereid_cloud.gm.informer import Key, key_of
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.placement import POD_FORBIDDEN, Placement
 from nereid_cloud.gm.policy import Policy
 from nereid_cloud.gm.resolving import Rows, in_turns
-from nereid_cloud.gm.workers import EdgeEvidence, edge_worker
 from nereid_shared.digests import task_hash
 from nereid_shared.errors import Forbidden, MessageInvalid
 from nereid_shared.messages import ServingTask, TaskRow
 from nereid_shared.resources import InferenceModel
-from nereid_shared.serving import SERVING_ROLE, port_of, serving_task
+from nereid_shared.serving import port_of, serving_task
 from nereid_shared.topics import service_id
 
 LOOK_AGAIN_S: Final = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelCaches:
-    """The informers that an InferenceModel depends on."""
-
-    models: Informer
-    nodes: Informer
-    deployments: Informer
 
 
 class InferenceModelController:
@@ -70,6 +58,9 @@ class InferenceModelController:
         self._caches, self._holding, self._placement, self._reporter = caches, holding, placement, reporter
         self._downstream, self._observed, self._broker, self._policy = downstream, observed, broker, policy
         self._rows = Rows()
+        self._witness = ModelWitness(
+            caches, placement=placement, downstream=downstream, observed=observed, policy=policy
+        )
         self._identities: dict[Key, tuple[str, str]] = {}
         self._keys: dict[str, Key] = {}
 
@@ -140,9 +131,11 @@ class InferenceModelController:
             raw = await self._holding.claim(raw, rows)
         unresolved = held_by(raw).intersection(planned.nodes) - rows.keys()
         self._downstream.assign(model.metadata.uid, rows, raw, unresolved=unresolved)
-        wait_s, refused = await self._edge(raw, planned, parts)
+        names = self._names(planned, parts, rows)
+        wait_s, refused = await self._edge(raw, planned, parts, names)
         refused += await self._cloud(model, planned, parts)
-        report = self._report(model, raw, planned, rows=rows, refused=refused)
+        held = self._holding.still_held_by(raw, wanted=rows)
+        report = self._witness.report(model, planned, rows=rows, names=names, held=held, refused=refused)
         next_s = await self._reporter.report(raw, report)
         return min(s for s in (wait_s, next_s, LOOK_AGAIN_S) if s is not None)
 
@@ -184,12 +177,22 @@ class InferenceModelController:
         row = self._downstream.last_row(node, uid)
         return row if row is not None and row.spec is not None else None
 
+    def _names(self, planned: ModelPlan, parts: ModelParts | None, rows: Mapping[str, TaskRow]) -> Mapping[str, str]:
+        """Return the names of the Pods that nodes should have; a node without one keeps the Pod that it has."""
+        if parts is None:
+            return {}
+        if parts.server.is_ours:
+            return {node: str(row.refs["worker"]) for node, row in rows.items()}
+        return {node: str(self._pod(parts, planned, node)["metadata"]["name"]) for node in planned.nodes}
+
     async def _edge(
-        self, raw: Object, planned: ModelPlan, parts: ModelParts | None
+        self, raw: Object, planned: ModelPlan, parts: ModelParts | None, names: Mapping[str, str]
     ) -> tuple[float | None, tuple[Problem, ...]]:
-        made = {} if parts is None else {node: self._pod(parts, planned, node) for node in planned.nodes}
-        names = {node: pod["metadata"]["name"] for node, pod in made.items()}
-        return await self._placement.edge(raw, names, made.__getitem__, nodes=planned.nodes, role=EDGE_SERVING_ROLE)
+        def made(node: str) -> Object:
+            assert parts is not None  # noqa: S101 - else there are no names
+            return self._pod(parts, planned, node)
+
+        return await self._placement.edge(raw, names, made, nodes=planned.nodes, role=EDGE_SERVING_ROLE)
 
     def _pod(self, parts: ModelParts, planned: ModelPlan, node: str) -> Object:
         return pods.edge_pod(parts, node, broker=planned.nodes[node])
@@ -210,110 +213,6 @@ class InferenceModelController:
             except Forbidden as error:
                 refused = (Problem(reason=POD_FORBIDDEN, message=str(error)),)
         return refused + self._placement.refused(namespace, pods.deployment_name(model))
-
-    # What is said.
-
-    def _report(
-        self,
-        model: InferenceModel,
-        raw: Object,
-        planned: ModelPlan,
-        *,
-        rows: Mapping[str, TaskRow],
-        refused: tuple[Problem, ...],
-    ) -> ModelReport:
-        uid = model.metadata.uid
-        replicas = self._on_nodes(uid, planned, rows) if planned.is_edge else self._in_cloud(model)
-        deployment = self._caches.deployments.get(model.metadata.namespace, pods.deployment_name(model))
-        is_whole = planned.is_edge or is_rolled_out(deployment)
-        return ModelReport(
-            replicas=tuple(replicas),
-            desired=len(planned.nodes) if planned.is_edge else model.spec.replicas,
-            is_whole=is_whole,
-            problems=(*planned.problems, *refused),
-            held=self._holding.still_held_by(raw, wanted=rows),
-            is_edge=planned.is_edge,
-            target=planned.server.version if planned.server is not None else "",
-            selector=pods.labels_of(model, is_edge=planned.is_edge),
-            url=self._url(model, planned),
-            external_url="" if planned.is_edge else self._external_url(uid),
-            unheard=any(self._is_unheard(node) for node in rows),
-        )
-
-    def _on_nodes(self, uid: str, planned: ModelPlan, rows: Mapping[str, TaskRow]) -> list[Replica]:
-        there = living(self._placement.pods_of(uid, EDGE_SERVING_ROLE))
-        by_node = {pod["spec"].get("nodeName", ""): pod for pod in there}
-        return [self._on_node(uid, node, planned, rows.get(node), by_node.get(node)) for node in planned.nodes]
-
-    def _on_node(self, uid: str, node: str, planned: ModelPlan, row: TaskRow | None, pod: Object | None) -> Replica:
-        if row is None:
-            if pod is None:
-                return Replica(place=node, state="pending", reason="WorkerStarting", message="the Pod is not there yet")
-            return in_pod(pod, node=self._caches.nodes.get("", node), place=node, is_wanted=planned.server is not None)
-        status = self._observed.status(node, uid)
-        seen = edge_worker(
-            EdgeEvidence(
-                node=node,
-                node_ready=is_ready(self._caches.nodes.get("", node)),
-                absence=self._observed.absence(node),
-                row=row,
-                pod=pod,
-                applied=self._downstream.is_applied(node, uid),
-                trouble=self._downstream.trouble(node),
-                state=self._observed.task(node, uid),
-                status=status,
-            )
-        )
-        return on_node(seen, status, target=planned.server.version if planned.server is not None else "")
-
-    def _in_cloud(self, model: InferenceModel) -> list[Replica]:
-        infos = self._observed.cloud.get(service_id(model.metadata.name, model.metadata.uid), {})
-        there = living(self._placement.pods_of(model.metadata.uid, SERVING_ROLE))
-        self._sweep(model, there)
-        return [
-            in_pod(
-                pod,
-                node=self._caches.nodes.get("", pod["spec"].get("nodeName", "")),
-                info=infos.get(pod["metadata"]["name"]),
-            )
-            for pod in there
-        ]
-
-    def _sweep(self, model: InferenceModel, there: list[Object]) -> None:
-        """Clear what servers that are gone left on the broker."""
-        identity, names = (
-            service_id(model.metadata.name, model.metadata.uid),
-            {pod["metadata"]["name"] for pod in there},
-        )
-        for name, info in list(self._observed.cloud.get(identity, {}).items()):
-            if name not in names and info.status == "offline":
-                self._downstream.clear_cloud_info(identity, name)
-
-    def _is_unheard(self, node: str) -> bool:
-        return is_ready(self._caches.nodes.get("", node)) and self._observed.is_unheard(node)
-
-    def _url(self, model: InferenceModel, planned: ModelPlan) -> str:
-        """Return where requests go; of several nodes the first's."""
-        port = planned.server.port if planned.server is not None else model.spec.serving_port
-        if self._policy.listen:
-            return f"http://{self._policy.listen}:{port}" if planned.nodes or not planned.is_edge else ""
-        if planned.is_edge:
-            address = next((_address(self._caches.nodes.get("", node)) for node in planned.nodes), "")
-            return f"http://{address}:{port}" if address else ""
-        host = f"{pods.service_name(model)}.{model.metadata.namespace}.svc"
-        return f"http://{host}:{port_of({'servingPort': model.spec.serving_port})}"
-
-    def _external_url(self, uid: str) -> str:
-        """Return where a Service can be reached from outside: at its balancer, else at some node."""
-        service = self._placement.service_of(uid)
-        if service is None or self._policy.listen:
-            return ""
-        port = service["spec"]["ports"][0]
-        for ingress in ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or ():
-            return f"http://{ingress.get('hostname') or ingress.get('ip')}:{port['port']}"
-        ready = sorted(filter(is_ready, self._caches.nodes.items()), key=lambda node: node["metadata"]["name"])
-        address = next(filter(None, map(_address, ready)), "")
-        return f"http://{address}:{port['nodePort']}" if port.get("nodePort") and address else ""
 
     def _forget(self, key: Key, uid: str, identity: str) -> None:
         self._downstream.assign(uid, {})
@@ -369,9 +268,3 @@ def _parsed(raw: Object) -> InferenceModel | Problem:
     except (KeyError, TypeError, ValueError, MessageInvalid) as error:
         return Problem(reason="SpecInvalid", message=str(error))
     return model
-
-
-def _address(node: Object | None) -> str:
-    """Return a node's address: the one within the cluster's network before any other."""
-    found = {one.get("type"): one.get("address") for one in ((node or {}).get("status") or {}).get("addresses") or ()}
-    return str(found.get("InternalIP") or found.get("ExternalIP") or found.get("Hostname") or "")

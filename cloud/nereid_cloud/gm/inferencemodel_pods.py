@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.inferencemodel_plan import Server
-from nereid_cloud.gm.names import EDGE_ROLE_LABEL, ROLE_LABEL, SERVICE_LABEL, VERSION_LABEL
+from nereid_cloud.gm.names import EDGE_ROLE_LABEL, ROLE_LABEL, SERVICE_LABEL, TEMPLATE_LABEL, VERSION_LABEL
 from nereid_cloud.gm.paths import local_path
 from nereid_cloud.gm.podparts import (
     COMMAND,
@@ -92,7 +92,7 @@ def edge_pod(parts: ModelParts, node: str, *, broker: str) -> Object:
     model = parts.model
     values = edge_values(node, parts.identity, broker, parts.policy)
     spec = {**edge_spec(node), **_runs(parts, "edge", values, state(parts.identity))}
-    template = hashlib.sha256(canonical_json([model.metadata.uid, node, spec])).hexdigest()[:8]
+    template = _digest([model.metadata.uid, node, spec])
     # Which version our worker serves changes without a new Pod.
     version = {} if parts.server.is_ours else _version_label(parts.server)
     name = f"{cut(model.metadata.name, 48)}-serving-{template}"
@@ -107,12 +107,10 @@ def cloud_deployment(parts: ModelParts, *, selector: Mapping[str, str], broker: 
         # A new generation alone (the replicas changed) must not restart the servers.
         values[environment.TASK] = replace(parts.task, generation=0).encode().decode()
     labels = labels_of(parts.model, is_edge=False)
-    template = {
-        "metadata": {"labels": {**labels, **_version_label(parts.server)}},
-        "spec": {
-            **cloud_spec(), **_where(selector), **_runs(parts, "cloud", values, certificates(parts.policy)),
-        },
-    }  # fmt: skip
+    spec = {**cloud_spec(), **_where(selector), **_runs(parts, "cloud", values, certificates(parts.policy))}
+    # Which Pods are of the present template is only known to Kubernetes: its own label's value cannot be reckoned.
+    marks = {TEMPLATE_LABEL: _digest(spec), **_version_label(parts.server)}
+    template = {"metadata": {"labels": {**labels, **marks}}, "spec": spec}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -152,6 +150,10 @@ def service_name(model: InferenceModel) -> str:
     """Return the name of the model's Service, which is a label of DNS: no dots, a letter first, at most 63."""
     name = cut(model.metadata.name.replace(".", "-"), 50)
     return name if name[:1].isalpha() else f"m-{name}"
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()[:8]
 
 
 def _version_label(server: Server) -> dict[str, str]:

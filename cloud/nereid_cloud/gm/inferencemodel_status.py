@@ -11,13 +11,12 @@ from typing import Any, Final, Literal
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.cluster.readiness import is_ready
-from nereid_cloud.gm.conditions import NODE_OFFLINE, Phase, Problem, Verdict, WorkerObservation
+from nereid_cloud.gm.conditions import NODE_OFFLINE, SERVING, Phase, Problem, Verdict, WorkerObservation
 from nereid_cloud.gm.inferencemodel_plan import VERSION_NOT_FOUND
 from nereid_cloud.gm.names import VERSION_LABEL
 from nereid_cloud.gm.workers import has_ended, pod_fault
 from nereid_shared.messages import TaskStatus, WorkerInfo
 
-SERVING: Final = "Serving"
 UPDATING: Final = "Updating"
 NO_REPLICAS: Final = "NoReplicas"
 IMAGE_PULL_FAILED: Final = "ImagePullFailed"
@@ -27,6 +26,9 @@ ROUTINE: Final = frozenset({UPDATING, NO_REPLICAS})
 _IMAGE_REASONS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
+_WORDS: Final = {"ModelUnavailable": "FetchFailed", "GoldenMismatch": "SelfTestFailed"}
+"""What workers say of a version, in an InferenceModel's words."""
+
 # What passes by itself, in the words of workers and of the kubelet.
 _PASSING: Final = frozenset(
     {"", "WorkerStarting", "WorkerUpdating", "WorkerNotSeen", "PodNotReady", "LoadingModel", "WaitingForTask",
@@ -43,6 +45,7 @@ class Replica:
         state: ``running`` where it answers, with whatever version; ``offline`` where nobody can tell.
         version: what it answers with; "" where that is not known, or an image decides it.
         is_wanted: it answers with what is wanted now.
+        is_current: it was made for what is wanted now; what becomes of others is no matter.
         reason: where it does not do what is wanted: one CamelCase word.
     """
 
@@ -50,13 +53,15 @@ class Replica:
     state: Literal["pending", "running", "failed", "offline"]
     version: str = ""
     is_wanted: bool = False
+    is_current: bool = True
     reason: str = ""
     message: str = ""
 
     @property
     def is_trouble(self) -> bool:
         """Whether it will not do what is wanted, unless something changes."""
-        return not self.is_wanted and (self.state == "failed" or self.reason not in _PASSING)
+        failed = self.state == "failed" or self.reason not in _PASSING
+        return failed and self.state != "offline" and self.is_current and not self.is_wanted
 
 
 def on_node(seen: WorkerObservation, status: TaskStatus | None, *, target: str) -> Replica:
@@ -68,48 +73,48 @@ def on_node(seen: WorkerObservation, status: TaskStatus | None, *, target: str) 
         target: the version that it shall serve.
     """
     version = status.serving_version if status is not None and seen.state != "offline" else ""
-    replica = Replica(place=seen.place, state=seen.state, version=version, reason=seen.reason, message=seen.message)
+    reason = IMAGE_PULL_FAILED if seen.reason in _IMAGE_REASONS else _said(seen.reason)
+    replica = Replica(place=seen.place, state=seen.state, version=version, reason=reason, message=seen.message)
     if seen.state == "pending" and version:
         # It goes on with the task that it had.
         return replace(replica, state="running", reason=UPDATING)
     if seen.state != "running" or status is None:
         return replica
     is_wanted = version == target and not status.reason
-    reason = status.reason or ("" if is_wanted else UPDATING)
+    reason = _said(status.reason) or ("" if is_wanted else UPDATING)
     return replace(replica, is_wanted=is_wanted, reason=reason, message=status.message)
 
 
 def in_pod(
-    pod: Object, *, node: Object | None, info: WorkerInfo | None = None, is_wanted: bool = True, place: str = ""
+    pod: Object, *, node: Object | None, is_current: bool, info: WorkerInfo | None = None, place: str = ""
 ) -> Replica:
     """Judge a Pod whose readiness says whether it serves what its label names.
 
     Args:
         pod: the Pod.
         node: where it is, None before it is anywhere.
+        is_current: it was made for what is wanted now.
         info: what the worker in it says of itself, if it does.
-        is_wanted: it was made for what is wanted now.
         place: what it is called, in place of its name.
     """
     version = (pod["metadata"].get("labels") or {}).get(VERSION_LABEL, "")
-    place = place or pod["metadata"]["name"]
+    replica = Replica(place=place or pod["metadata"]["name"], state="pending", is_current=is_current)
     if pod["spec"].get("nodeName") and not is_ready(node):
         message = f"Node {pod['spec']['nodeName']} is not Ready"
-        return Replica(place=place, state="offline", reason=NODE_OFFLINE, message=message)
+        return replace(replica, state="offline", reason=NODE_OFFLINE, message=message)
     fault = pod_fault(pod)
     if fault is None:
-        return Replica(place=place, state="running", version=version, is_wanted=is_wanted)
+        return replace(replica, state="running", version=version, is_wanted=is_current)
     state, reason, message = fault
     if reason in _IMAGE_REASONS:
-        return Replica(place=place, state="failed", reason=IMAGE_PULL_FAILED, message=message or reason)
+        return replace(replica, state="failed", reason=IMAGE_PULL_FAILED, message=message or reason)
     if info is not None and info.status != "offline" and info.reason:
         state = "failed" if info.status == "failed" else state
-        return Replica(place=place, state=state, reason=info.reason, message=info.message)
-    unschedulable = next((one for one in _conditions(pod, "PodScheduled") if one.get("status") == "False"), None)
-    if unschedulable is not None:
-        message = unschedulable.get("message") or ""
-        return Replica(place=place, state="pending", reason=unschedulable.get("reason") or reason, message=message)
-    return Replica(place=place, state=state, reason=reason, message=message)
+        return replace(replica, state=state, reason=_said(info.reason), message=info.message)
+    unbound = next((one for one in _conditions(pod, "PodScheduled") if one.get("status") == "False"), None)
+    if unbound is not None:
+        return replace(replica, reason=unbound.get("reason") or reason, message=unbound.get("message") or "")
+    return replace(replica, state=state, reason=reason, message=message)
 
 
 def living(pods: Sequence[Object]) -> list[Object]:
@@ -154,7 +159,7 @@ def judge(
 def _unfinished(replicas: Sequence[Replica], count: str, *, desired: int, former: Phase) -> Verdict:
     """Say why not all serve what is wanted, the most telling first."""
     serving = any(one.state == "running" for one in replicas)
-    trouble = [one for one in replicas if one.is_trouble and one.state != "offline"]
+    trouble = [one for one in replicas if one.is_trouble]
     if trouble:
         phase: Phase = "Running" if serving else "Failed" if trouble[0].state == "failed" else "Pending"
         return _verdict(phase, trouble[0].reason, f"{count}; {_first_of(trouble)}")
@@ -172,16 +177,17 @@ def failure_of(
     replicas: Sequence[Replica], problems: Sequence[Problem], former: Mapping[str, Any] | None, *, target: str, now: str
 ) -> Mapping[str, Any] | None:
     """Return the status's lastFailure: the present one, with the time at which it was seen first, else the former."""
-    trouble = next((one for one in replicas if one.is_trouble and one.state != "offline"), None)
+    trouble = next((one for one in replicas if one.is_trouble), None)
     missing = next((one for one in problems if one.reason == VERSION_NOT_FOUND), None)
     if trouble is None and missing is None:
         return former
-    place, said = (trouble.place, trouble) if trouble is not None else ("", missing)
+    said: Replica | Problem | None = missing or trouble
     assert said is not None  # noqa: S101 - one of the two is there
     # The Pods of a Deployment come and go: which of them failed makes no other failure.
     same = former is not None and (former.get("version"), former.get("reason")) == (target, said.reason)
     if same:
         return former
+    place = said.place if isinstance(said, Replica) else ""
     return {"version": target, "place": place, "reason": said.reason, "message": said.message[:1024], "time": now}
 
 
@@ -211,6 +217,10 @@ def _unknown(phase: Phase, message: str, *, is_known: bool, count: str) -> Verdi
         phase=phase, status="True" if is_known else "Unknown", reason=NODE_OFFLINE, message=f"{count}; {message}",
         ready="Unknown", ready_reason=NODE_OFFLINE, ready_message=f"{count}; {message}",
     )  # fmt: skip
+
+
+def _said(reason: str) -> str:
+    return _WORDS.get(reason, reason)
 
 
 def _first_of(replicas: Sequence[Replica]) -> str:

@@ -32,8 +32,9 @@ from nereid_cloud.gm.desired import NodeReport
 from nereid_cloud.gm.downstream import Callbacks, Downstream
 from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.holding import Holding
-from nereid_cloud.gm.inferencemodel import InferenceModelController, ModelCaches
+from nereid_cloud.gm.inferencemodel import InferenceModelController
 from nereid_cloud.gm.inferencemodel_report import ModelReporter
+from nereid_cloud.gm.inferencemodel_witness import ModelCaches
 from nereid_cloud.gm.informer import Informer, Key, pod_trimmed
 from nereid_cloud.gm.jointinference import Caches, ServiceController
 from nereid_cloud.gm.leader import Leader

@@ -13,6 +13,7 @@ RETIRED_ANNOTATION: Final = "nereid.io/retired-ledger"
 SERVICE_LABEL: Final = "nereid.io/service-uid"
 ROLE_LABEL: Final = "nereid.io/role"
 VERSION_LABEL: Final = "nereid.io/model-version"
+TEMPLATE_LABEL: Final = "nereid.io/template"
 EDGE_ROLE_LABEL: Final = "node-role.kubernetes.io/edge"
 HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
 

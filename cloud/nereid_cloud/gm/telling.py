@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from nereid_cloud.cluster.port import Object
-from nereid_cloud.gm.conditions import ALL_RUNNING, CRASH_LOOP, SOURCE_FINISHED, Verdict
+from nereid_cloud.gm.conditions import ALL_RUNNING, CRASH_LOOP, SERVING, SOURCE_FINISHED, Verdict
 from nereid_cloud.gm.events import Recorder
 from nereid_shared.messages import MODEL_FETCHING, MODEL_SWAPPING
 
@@ -86,6 +86,6 @@ class Telling:
 
 def _is_routine(verdict: Verdict) -> bool:
     if verdict.ready == "True":
-        return verdict.ready_reason in (ALL_RUNNING, SOURCE_FINISHED, MODEL_FETCHING, MODEL_SWAPPING)
+        return verdict.ready_reason in (ALL_RUNNING, SERVING, SOURCE_FINISHED, MODEL_FETCHING, MODEL_SWAPPING)
     starts = verdict.phase == "Pending" and verdict.status == "True" and verdict.ready_reason == verdict.reason
     return starts and not verdict.is_problem and not any(word in verdict.reason for word in _BAD_WAITING)
