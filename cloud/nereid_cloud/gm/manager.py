@@ -45,6 +45,7 @@ from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.orphans import Orphans
 from nereid_cloud.gm.placement import Placement
 from nereid_cloud.gm.reporting import ServiceReporter
+from nereid_cloud.gm.resync import resync
 from nereid_cloud.gm.settings import Settings
 from nereid_cloud.gm.upstream import Listeners, Upstream
 from nereid_cloud.gm.workqueue import WorkQueue
@@ -294,6 +295,7 @@ class Leadership:
                 group.create_task(_serve(self._datasets_queue, self._dataset_controller.reconcile))
                 group.create_task(_serve(self._models_queue, self._model_controller.reconcile))
                 group.create_task(_serve(self._served_queue, self._served_controller.reconcile))
+            group.create_task(resync((*self._tasks, (self._models, self._models_queue))))
 
     async def _release(self, informers: tuple[Informer, ...], link: Link) -> None:
         for informer in informers:

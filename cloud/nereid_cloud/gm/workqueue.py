@@ -6,6 +6,7 @@ to one event loop; it knows nothing of what a key means.
 """
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Hashable
@@ -55,6 +56,11 @@ class WorkQueue(Generic[Key]):
             return
         self._forget_timer(key)
         self._timers[key] = loop.call_later(delay_s, self.add, key)
+
+    def due_at(self, key: Key) -> float:
+        """Return the loop's time at which a key that was added for later comes; infinity where none was."""
+        timer = self._timers.get(key)
+        return math.inf if timer is None else timer.when()
 
     def retry(self, key: Key, *, delay_s: float | None = None) -> float:
         """Add the key after its back-off, or after the given delay; returns the delay."""
