@@ -69,13 +69,16 @@ class Blobs:
         return True
 
     def add(self, part: Path, digest: str, to: Path) -> None:
-        """Make a whole part the blob of its digest, and give it another name too; the part is gone then."""
+        """Make a whole part the blob of its digest, with another name where nothing is; the part is gone then."""
         self._folder.mkdir(parents=True, exist_ok=True)
         part.chmod(READ_ONLY)
-        with guarded(self._root, alone=False):
-            with contextlib.suppress(FileExistsError):
+        with guarded(self._root, alone=True):
+            if self.has(digest):  # another URL's, or a killed process's
+                part.unlink()
+                to.hardlink_to(self.path(digest))
+            else:
                 self.path(digest).hardlink_to(part)
-            part.replace(to)
+                part.replace(to)
         self._seen[_identity(to)] = digest
         sync_folder(self._folder)
 

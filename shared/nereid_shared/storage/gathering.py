@@ -121,6 +121,7 @@ class Gathering:
         if arrived is None:
             assert copy is not None  # noqa: S101 - nothing else asks for a change only
             return copy
+        to.unlink(missing_ok=True)
         self._blobs.add(part, arrived.digest, to)
         download.forget()
         return arrived
