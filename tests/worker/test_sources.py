@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where samples come from: what is read, in which order, and what is refused."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.shared.datasets import scenes
 from tests.worker.scenes import picture, write_dataset
 
+from nereid_shared.datasets import Dataset
 from nereid_shared.errors import UserError
 from nereid_worker.files import Files
+from nereid_worker.page import mark_of
 from nereid_worker.sources import Iterated, Live, frame
 
 
@@ -84,10 +89,55 @@ def test_a_dataset_that_vanishes_while_it_is_read_counts_no_failures(tmp_path: P
         next(frames)
 
 
-def test_an_index_that_is_no_text_says_so(tmp_path: Path) -> None:
-    (tmp_path / "i.csv").write_bytes(b"path\n\xff\xfe\n")
-    with pytest.raises(UserError, match="index cannot be read"):
-        list(Files(str(tmp_path / "i.csv"), "csv").frames(0))
+def test_a_name_that_is_no_text_is_a_sample_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture(0))
+    (tmp_path / "i.csv").write_bytes(b"path\n\xff\xfe\na.png\n")
+    assert [(one.key, one.data) for one in Files(str(tmp_path / "i.csv"), "csv").frames(0)] == [
+        ("0", None), ("a.png", picture(0)),
+    ]  # fmt: skip
+
+
+def test_an_index_that_the_disk_does_not_give_says_so() -> None:
+    with pytest.raises(UserError, match="index cannot be read: .*Input/output error"):
+        list(Files("/proc/self/mem", "csv").frames(0))
+
+
+WRITERS: list[tuple[str, Callable[[Path], Path]]] = [
+    ("coco", scenes.coco), ("yolo", scenes.yolo), ("xml", scenes.voc), ("jsonl", scenes.jsonl),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("format_", "write"), WRITERS)
+def test_what_is_counted_is_served(format_: str, write: Callable[[Path], Path], tmp_path: Path) -> None:
+    folder = write(tmp_path / "d")
+    frames = list(Files(str(folder), format_).frames(0))
+    assert len(frames) == Dataset(str(folder), format_).count() == 3
+    assert [one.data for one in frames] == [next(folder.rglob(name)).read_bytes() for name in scenes.PICTURES]
+
+
+@pytest.mark.parametrize(("format_", "write"), WRITERS)
+def test_every_format_goes_on_where_it_stopped(format_: str, write: Callable[[Path], Path], tmp_path: Path) -> None:
+    url = str(write(tmp_path / "d"))
+    first = next(Files(url, format_).frames(0))
+    again = Files(url, format_)
+    rest = list(again.frames(again.resume(1, mark_of(first.key))))
+    assert [one.index for one in rest] == [1, 2]
+    assert first.key not in {one.key for one in rest}
+
+
+def test_an_annotation_that_comes_later_is_read_after_all_others(tmp_path: Path) -> None:
+    folder = scenes.voc(tmp_path / "d")
+    source = Files(str(folder), "xml")
+    before, version = [one.key for one in source.frames(0)], source.version()
+    shutil.copy(folder / "Annotations" / "b.xml", folder / "Annotations" / "a0.xml")
+    assert source.version() != version
+    assert [one.key for one in source.frames(0)] == [*before, "Annotations/a0.xml"]
+
+
+def test_a_broken_annotation_is_a_sample_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text("<annotation>")
+    (one,) = Files(str(tmp_path), "xml").frames(0)
+    assert (one.key, one.data) == ("a.xml", None)
 
 
 def test_a_dataset_that_grows_has_another_version(tmp_path: Path) -> None:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images in files as a source: named by an index, or found in a folder, each read once, over any restarts.
 
+What an index names is read by `nereid_shared.datasets`, as the LocalController counts it.
+
 A cursor is a number, and a number means something only while the order stays. An index is read in its own order, and
 the mark of the image read last tells where rows were put in or taken out before it. A folder has no order of its own:
 `FolderNames` keeps the one in which its images were first seen.
 """
 
-import codecs
-import csv
 import hashlib
 import logging
 import os
@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
+from nereid_shared.datasets import Dataset, path_of
+from nereid_shared.datasets.pictures import MAX_FILE_BYTES
 from nereid_shared.defaults import DATASET_FORMATS
 from nereid_shared.errors import UserError
 from nereid_worker.folder_names import FolderNames
@@ -25,53 +26,48 @@ from nereid_worker.sources import Frame, frame
 
 logger = logging.getLogger(__name__)
 
-FOLDER: Final = "folder"
-FORMATS: Final = (*DATASET_FORMATS, FOLDER)
-IMAGE_SUFFIXES: Final = frozenset({".jpeg", ".jpg", ".png"})
-MAX_FILE_BYTES: Final = 12 * 1024 * 1024
 # A file system's clock ticks every few ms, and two changes within one tick look the same.
 TICK_NS: Final = 50_000_000
 
 
 class Files:
-    """Images named by an index (`csv`, `txt`) or found in a folder.
+    """Images named by an index (`csv`, `txt`, `jsonl`, `coco`), or found in a folder (`folder`, `yolo`, `xml`).
 
-    A ``csv`` has a header; the column ``path`` names the image (else the first column). A ``txt`` has one path per
-    line, and what follows it after white space is not read. Blank lines are nothing; a row without a name is a sample
-    that fails. Paths are relative to the index file's folder and cannot leave it. Where the URL of a ``csv`` or ``txt``
-    is a folder, its files of that suffix are read one after the other, by name. Rows are to be added behind all others:
-    those put before the cursor are not read, which the log says.
+    Blank lines are nothing; a row without a name is a sample that fails. Paths are relative to the dataset's folder and
+    cannot leave it. Where the URL is a folder, its index files are read one after the other, by name. Rows are to be
+    added behind all others: those put before the cursor are not read, which the log says.
 
-    The images of a ``folder`` (and of the folders in it) are taken by name, those that come later after all others.
+    What is found (of `xml` the annotations) is taken by name, what comes later after all others.
 
     Args:
         url: the index file or folder, as a path or ``file://`` URL.
-        format: ``csv``, ``txt`` or ``folder``.
+        format: one of `nereid_shared.defaults.DATASET_FORMATS` whose samples are pictures in files of their own.
         interval_s: pace, kept by the worker; 0 reads as fast as it can.
 
     Raises:
-        UserError: there is no such file or folder, or the format is unknown.
+        UserError: there is no such file or folder, or the format is unknown or has no pictures.
     """
 
     live = False
     blocking = False
 
     def __init__(self, url: str, format: str, *, interval_s: float = 0.0) -> None:  # noqa: A002 - the CRD's word
-        self._path = Path(unquote(urlsplit(url).path) if url.startswith("file://") else url)
-        if format not in FORMATS:
+        self._path = path_of(url) if "://" in url else Path(url)
+        self._dataset = Dataset(str(self._path.absolute()), format)
+        if not self._dataset.has_pictures:
             raise UserError(
-                f"format {format!r} has no reader", where=url, mend=f"Use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-            )
+                f"format {format!r} has no reader in a worker", where=url, reason="DatasetFormatUnknown",
+                mend=f"Use {', '.join(DATASET_FORMATS)}, without parquet and tfrecord; let a script open these.",
+            )  # fmt: skip
         self._require()
-        self._format = format
         self.interval_s = interval_s
         self.identity = hashlib.sha256(f"{format} {self._path}".encode()).hexdigest()
         self._seen = FolderNames()
         self._folders = [self._path]
 
     def keep_order(self, state: Path) -> None:
-        """Let the order of a folder's images outlive the process, in a file of the state folder."""
-        if self._format == FOLDER:
+        """Let the order of what is found in a folder outlive the process, in a file of the state folder."""
+        if self._dataset.found is not None:
             self._seen.keep_in(state / "folder.names", identity=self.identity)
 
     def resume(self, cursor: int, mark: int) -> int:
@@ -91,7 +87,7 @@ class Files:
             if mark_of(name or str(index)) != mark:
                 continue
             if index == cursor - 1:
-                if self._format == FOLDER:
+                if self._dataset.found is not None:
                     self._seen.forget_gone(cursor)
                 return cursor
             if nearest is None or abs(index + 1 - cursor) <= abs(nearest - cursor):
@@ -111,11 +107,11 @@ class Files:
         Raises:
             UserError: the index cannot be read, or the whole dataset has vanished; no image counts as failed for that.
         """
-        root = self._path if self._path.is_dir() else self._path.parent
+        root = self._dataset.root
         inside = os.path.realpath(root) + os.sep
         for index, name in self._numbered():
             if index >= start:
-                data = _read(root / name, inside)
+                data = _read(root / self._picture(root, name), inside)
                 if data is None:
                     self._require()
                 yield frame(data, index=index, key=name)
@@ -140,54 +136,38 @@ class Files:
             )  # fmt: skip
 
     def _named_by(self) -> list[Path]:
-        if self._format == FOLDER:
+        if self._dataset.found is not None:
             return self._folders
-        return [self._path, *self._indices()] if self._path.is_dir() else [self._path]
-
-    def _indices(self) -> list[Path]:
-        """Return the index files, those that the LocalController counts."""
-        if not self._path.is_dir():
-            return [self._path]
-        return [path for path in sorted(self._path.glob(f"*.{self._format}")) if path.is_file()]
+        return [self._path, *self._dataset.indices()] if self._path.is_dir() else [self._path]
 
     def _numbered(self) -> Iterator[tuple[int, str]]:
-        """Yield each image's index and name."""
+        """Yield each sample's index, and the name that is its key."""
         try:
-            if self._format == FOLDER:
+            if self._dataset.found is not None:
                 yield from self._seen.take(self._found())
             else:
-                yield from enumerate(name for index in self._indices() for name in _rows(index, self._format))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+                yield from enumerate(sample.name for sample in self._dataset.samples())
+        except OSError as error:
             raise UserError(
                 f"the index cannot be read: {error}", where=str(self._path), mend="Mend the file; it is tried again.",
                 reason="DatasetUnreadable",
             ) from error  # fmt: skip
 
     def _found(self) -> list[str]:
-        """Return the images that are in the folder now, by name."""
+        """Return the samples that are in the folder now, by name."""
         self._require()
-        found, folders = [], []
-        for folder, _, files in os.walk(self._path):
-            folders.append(Path(folder))
-            inner = Path(folder).relative_to(self._path)
-            found += [str(inner / name) for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]  # noqa: PTH122 - for each of many files
-        self._folders = folders
-        return sorted(found)
+        root, folders = self._dataset.root, list[Path]()
+        names = sorted(
+            name for name, _ in self._dataset.entries(on_folder=lambda folder: folders.append(root / folder))
+        )
+        self._folders = folders or [self._path]
+        return names
 
-
-def _rows(index: Path, format_: str) -> Iterator[str]:
-    """Yield an index's names, one for each sample that the LocalController counts; "" for a row that has none."""
-    if format_ == "csv":
-        with index.open(newline="", encoding="utf-8-sig") as file:
-            rows = (row for row in csv.reader(file) if row)
-            header = next(rows, [])
-            column = header.index("path") if "path" in header else 0
-            yield from (row[column] if len(row) > column else "" for row in rows)
-    else:
-        with index.open("rb") as file:
-            lines = (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line for number, line in enumerate(file))
-            # Words of bytes: what is white space only in some script's sense is part of a name, to the LC too.
-            yield from (words[0].decode() for line in lines if (words := line.split()))
+    def _picture(self, root: Path, name: str) -> str:
+        try:
+            return name if self._dataset.found is None else self._dataset.found.picture(root, name)
+        except OSError:
+            return ""
 
 
 def _read(path: Path, inside: str) -> bytes | None:

@@ -6,6 +6,7 @@ The LocalController, the worker and the command read every format here, so that 
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -73,8 +74,11 @@ class Dataset:
         limit = None if self.listed is None else self.listed.max_line
         return Source(index, where=str(index), max_line=limit, progress=progress)
 
-    def entries(self) -> Iterator[tuple[str, os.stat_result]]:
+    def entries(self, *, on_folder: Callable[[str], None] | None = None) -> Iterator[tuple[str, os.stat_result]]:
         """Yield the files that are samples, by name relative to `root`, in no order: no list of them is held.
+
+        Args:
+            on_folder: called with each folder, relative to `root`, before it is read.
 
         Raises:
             OSError: a folder cannot be read.
@@ -82,20 +86,28 @@ class Dataset:
         if self.found is None:
             return
         if not self.path.is_dir():
-            stat = self.path.stat()
-            if self.found.is_sample("", self.path.name):
-                yield self.path.name, stat
+            only = self.path.stat()
+            if self.found.is_sample(self.path.name):
+                yield self.path.name, only
                 return
+            if not formats.is_index(self.format, self.path.name):
+                raise UserError(
+                    f"it is no sample of format {self.format}", where=str(self.path), reason="DatasetInvalid",
+                    mend="Name the folder.",
+                )  # fmt: skip
         root, waiting = self.root, [""]
         while waiting:
             folder = waiting.pop()
-            with os.scandir(root / folder) as entries:
+            if on_folder is not None:
+                on_folder(folder)
+            # What vanishes while it is looked at was not there.
+            with suppress(FileNotFoundError) if folder else nullcontext(), os.scandir(root / folder) as entries:
                 for entry in entries:
                     name = f"{folder}/{entry.name}" if folder else entry.name
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(name)
-                    elif self.found.is_sample(folder, entry.name) and entry.is_file():
-                        yield name, entry.stat()
+                    elif self.found.is_sample(entry.name) and (stat := _stat(entry)) is not None:
+                        yield name, stat
 
     def samples(self, *, whole: bool = False) -> Iterator[Sample]:
         """Yield all samples, in the order of index files and rows, or of names.
@@ -124,6 +136,13 @@ class Dataset:
             with self.open(index) as source:
                 total += self.listed.count(source)
         return total
+
+
+def _stat(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    try:
+        return entry.stat() if entry.is_file() else None
+    except FileNotFoundError:
+        return None
 
 
 def path_of(url: str) -> Path:

@@ -11,9 +11,8 @@ from nereid_shared.datasets.pictures import is_picture
 from nereid_shared.datasets.sample import Sample
 
 
-def is_sample(folder: str, name: str) -> bool:
+def is_sample(name: str) -> bool:
     """Whether a file is a picture."""
-    del folder
     return is_picture(name)
 
 

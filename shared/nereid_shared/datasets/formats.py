@@ -45,6 +45,11 @@ def endings(name: str) -> str:
     return " or ".join(DATASET_SUFFIXES[name])
 
 
+def is_index(name: str, file: str) -> bool:
+    """Whether a file is called like one that describes a dataset of the format."""
+    return file.lower().endswith(DATASET_SUFFIXES[name])
+
+
 def guess(path: Path) -> str:
     """Return the format that a file or folder looks like.
 

@@ -81,8 +81,8 @@ class Listed(Protocol):
 class Found(Protocol):
     """A format whose samples are files of their own, in a folder and the folders in it, in no order."""
 
-    def is_sample(self, folder: str, name: str) -> bool:
-        """Whether a file of a folder, relative to the dataset's, is a sample."""
+    def is_sample(self, name: str) -> bool:
+        """Whether a file of that name, without its folder, is a sample."""
         ...
 
     def annotation(self, root: Path, name: str) -> str:

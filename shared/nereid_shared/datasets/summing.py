@@ -102,8 +102,7 @@ class _Sums:
                 self._looker.look(name)
 
     def add_found(self, found: Found, most: int | None) -> None:
-        for name, stat in self._dataset.entries():
-            self._folders.add(os.path.dirname(name))  # noqa: PTH120 - for each of many files
+        for name, stat in self._dataset.entries(on_folder=self._folders.add):
             part = self._found_part(found, name, stamp_of(stat))
             if self._progress is not None:
                 self._progress(stat.st_size)

@@ -20,9 +20,8 @@ _OBJECT: Final = ("annotation", "object")
 _CORNERS: Final = ("xmin", "ymin", "xmax", "ymax")
 
 
-def is_sample(folder: str, name: str) -> bool:
+def is_sample(name: str) -> bool:
     """Whether a file is an annotation."""
-    del folder
     return name.lower().endswith(".xml")
 
 

@@ -22,9 +22,8 @@ _ITEM: Final = re.compile(r"[ \t]*(?:-|['\"]?(\d+)['\"]?[ \t]*:)[ \t]+(.*)$")
 _FLOW: Final = re.compile(r"\s*(?:['\"]?(\d+)['\"]?[ \t]*:[ \t]*)?('(?:[^']|'')*'|\"[^\"]*\"|[^,'\"]+)\s*(?:,|$)")
 
 
-def is_sample(folder: str, name: str) -> bool:
+def is_sample(name: str) -> bool:
     """Whether a file is a picture."""
-    del folder
     return is_picture(name)
 
 
