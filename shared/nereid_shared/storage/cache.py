@@ -89,7 +89,7 @@ class Cache:
     """A folder shared by the processes of a node.
 
     What `obtain` and `known` return is held: no process evicts it until this one ends, closes the cache, or calls
-    `collect` without naming it. Usable from several threads.
+    `collect` without naming it (see there). Usable from several threads.
 
     Args:
         root: the folder, made on first use.
@@ -162,8 +162,8 @@ class Cache:
     def collect(self, keep: Collection[str]) -> int:
         """Remove what was not used for longest until the cache is within its bound; returns the bytes freed.
 
-        What this process held and `keep` does not name is let go first. What another process holds stays, and so may
-        more than the bound.
+        What this process holds and `keep` does not name is let go first, but for what it came to hold since the last
+        call: another thread may have it, and `keep` not yet. What another process holds stays, even beyond the bound.
 
         Args:
             keep: keys, or digests of artefacts.
@@ -177,7 +177,7 @@ class Cache:
 
     def close(self) -> None:
         """Let go of all that this object holds."""
-        self._sets.let_go(lambda _: False)
+        self._sets.close()
 
     @contextlib.contextmanager
     def _workshop(self, name: str, patience: Patience) -> Iterator[Path]:

@@ -19,6 +19,7 @@ class Sets:
     def __init__(self, root: Path, blobs: Blobs) -> None:
         self._folder, self._blobs = root / "sets", blobs
         self._holds: dict[str, int] = {}
+        self._fresh: set[str] = set()
         self._mutex = threading.Lock()
 
     def path(self, key: str) -> Path:
@@ -34,10 +35,17 @@ class Sets:
         return True
 
     def let_go(self, kept: Callable[[str], bool]) -> None:
-        """Hold no set but those of which `kept` says so."""
+        """Hold no set but those of which `kept` says so, and those that were not held at the last call."""
         with self._mutex:
-            for key in [key for key in self._holds if not kept(key)]:
+            for key in [key for key in self._holds if key not in self._fresh and not kept(key)]:
                 os.close(self._holds.pop(key))
+            self._fresh.clear()
+
+    def close(self) -> None:
+        """Hold nothing."""
+        with self._mutex:
+            while self._holds:
+                os.close(self._holds.popitem()[1])
 
     def is_whole(self, key: str, files: Mapping[str, str]) -> bool:
         """Return whether the set has its files, with the digests that they should have."""
@@ -78,6 +86,7 @@ class Sets:
             os.utime(descriptor)
         with self._mutex:
             former, self._holds[key] = self._holds.get(key), descriptor
+            self._fresh.add(key)
         if former is not None:
             os.close(former)
 

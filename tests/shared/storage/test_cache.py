@@ -272,12 +272,17 @@ def test_a_folder_of_another_kind_of_model_has_no_digest(tmp_path: Path, cache: 
     assert cache.obtain(Wanted(url=str(tmp_path), max_bytes=MAX_BYTES)).digest == ""
 
 
-def fill(server: Server, cache: Cache, *, numbers: range) -> list[str]:
-    """Obtain artefacts of 1,000 bytes each, in turn; returns their keys."""
-    keys = []
-    for number in numbers:
-        server.files[f"/{number}"] = bytes([number]) * 1000
-        keys.append(cache.obtain(Wanted(url=server.url_of(f"/{number}"), max_bytes=MAX_BYTES)).key)
+def numbered(server: Server, number: int) -> Wanted:
+    """Offer an artefact of 1,000 bytes."""
+    server.files[f"/{number}"] = bytes([number]) * 1000
+    return Wanted(url=server.url_of(f"/{number}"), max_bytes=MAX_BYTES)
+
+
+def fill(server: Server, root: Path, *, numbers: range) -> list[str]:
+    """Have artefacts obtained in turn, and held no longer; returns their keys."""
+    cache = new(root)
+    keys = [cache.obtain(numbered(server, number)).key for number in numbers]
+    cache.close()
     return keys
 
 
@@ -286,9 +291,11 @@ def left(root: Path) -> list[str]:
 
 
 def test_what_was_not_used_for_longest_is_evicted_first(server: Server, root: Path) -> None:
+    keys = fill(server, root, numbers=range(4))
+    user = new(root)
+    assert user.known(numbered(server, 0))
+    user.close()
     cache = new(root, max_bytes=2500)
-    keys = fill(server, cache, numbers=range(4))
-    cache.known(Wanted(url=server.url_of("/0"), max_bytes=MAX_BYTES))
     assert cache.collect([]) == 2000
     assert left(root) == sorted([keys[0], keys[3]])
     assert len(files(root / "blobs")) == 2
@@ -297,29 +304,39 @@ def test_what_was_not_used_for_longest_is_evicted_first(server: Server, root: Pa
 
 
 def test_what_is_to_be_kept_stays_beyond_the_bound(server: Server, root: Path) -> None:
-    cache = new(root, max_bytes=1000)
-    keys = fill(server, cache, numbers=range(3))
+    keys = fill(server, root, numbers=range(3))
     digest_alone = hashlib.sha256(bytes([0]) * 1000).hexdigest()
-    assert cache.collect([keys[1], digest_alone]) == 1000
+    assert new(root, max_bytes=1000).collect([keys[1], digest_alone]) == 1000
     assert left(root) == sorted(keys[:2])
+
+
+def test_what_came_since_the_last_collection_stays_once(server: Server, root: Path) -> None:
+    cache = new(root, max_bytes=0)
+    keys = [cache.obtain(numbered(server, number)).key for number in range(2)]
+    assert cache.collect([keys[0]]) == 0
+    assert cache.collect([keys[0]]) == 1000
+    assert left(root) == keys[:1]
+    assert cache.known(numbered(server, 0))
+    assert cache.collect([]) == 0
+    assert cache.collect([]) == 1000
 
 
 def test_what_another_holds_stays_until_it_lets_go(server: Server, root: Path) -> None:
     other, cache = new(root), new(root, max_bytes=0)
-    [key] = fill(server, other, numbers=range(1))
+    key = other.obtain(numbered(server, 0)).key
     assert cache.collect([]) == 0
     assert left(root) == [key]
     other.close()
     assert cache.collect([]) == 1000
     assert left(root) == []
-    [again] = fill(server, other, numbers=range(1))
-    assert again == key
+    assert other.obtain(numbered(server, 0)).key == key
 
 
 def test_a_shared_file_is_freed_with_its_last_set(server: Server, root: Path) -> None:
-    cache = new(root, max_bytes=0)
-    one = cache.obtain(wanted(server))
-    cache.obtain(wanted(server, path="/elsewhere/other.tflite"))
+    user, cache = new(root), new(root, max_bytes=0)
+    one = user.obtain(wanted(server))
+    user.obtain(wanted(server, path="/elsewhere/other.tflite"))
+    user.close()
     assert cache.collect([one.key]) == 0
     assert left(root) == [one.key]
     assert one.path.read_bytes() == CONTENT
@@ -342,14 +359,14 @@ def test_a_cut_download_is_evicted_but_none_under_way(server: Server, root: Path
 
 
 def test_what_a_killed_process_left_half_removed_is_removed(server: Server, root: Path, cache: Cache) -> None:
-    [key] = fill(server, cache, numbers=range(1))
+    [key] = fill(server, root, numbers=range(1))
     leaving = (root / "sets" / key).rename(root / "sets" / f".leaving-{key}")
     (root / "known" / ".new-x").touch()
     assert cache.collect([]) == 0
     assert not leaving.exists()
     assert not (root / "known" / ".new-x").exists()
     assert left(root) == []
-    assert fill(server, cache, numbers=range(1)) == [key]
+    assert fill(server, root, numbers=range(1)) == [key]
 
 
 def test_collecting_an_empty_cache_frees_nothing(cache: Cache) -> None:

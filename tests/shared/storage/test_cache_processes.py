@@ -112,13 +112,14 @@ def test_what_a_living_process_holds_is_not_evicted(server: Server, root: Path, 
 
 @pytest.mark.parametrize("act", ["obtain", "collect"])
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # some eighty processes, three for each step
 def test_a_kill_at_whatever_step_leaves_nothing_wrong(server: Server, tmp_path: Path, act: str) -> None:
     offer(server, goldens={"golden/0.png": b"0"})
     whole = {
         path.removeprefix(f"{FOLDER}/"): hashlib.sha256(content).hexdigest() for path, content in server.files.items()
     }
     command = [sys.executable, str(Path(__file__).with_name("crashes.py")), str(tmp_path), server.url, act]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=100)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=570)
     reports = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(reports) > 20
     for report in reports:
