@@ -39,6 +39,8 @@ from nereid_cloud.gm.podparts import (
     temporary,
 )
 from nereid_cloud.gm.policy import Policy, Side
+from nereid_cloud.gm.probes import edge_health, probes
+from nereid_cloud.gm.probes import values as health_values
 from nereid_shared import environment
 from nereid_shared.messages import ServingTask, canonical_json
 from nereid_shared.resources import InferenceModel
@@ -46,8 +48,9 @@ from nereid_shared.serving import READY_PATH, SERVING_ROLE, sealed, versions_of
 from nereid_shared.topics import service_id
 
 CONTAINER: Final = "server"
-FILES_ROLE: Final = "files"
-"""`environment.ROLE` of the step that puts a version's files where a server of others looks for them."""
+FILES: Final = "files"
+FILES_COMMAND: Final = ("python", "-m", "nereid_worker.model_folder")
+"""The step that puts a version's files where a server of others looks for them."""
 
 # A server that drains goes on answering for some seconds, then ends what is under way.
 GRACE_S: Final = 30
@@ -90,8 +93,9 @@ EDGE_SERVING_ROLE: Final = f"{SERVING_ROLE}-edge"
 def edge_pod(parts: ModelParts, node: str, *, broker: str) -> Object:
     """Return the Pod of one node; its name changes with all that it is made of."""
     model = parts.model
-    values = edge_values(node, parts.identity, broker, parts.policy)
-    spec = {**edge_spec(node), **_runs(parts, "edge", values, state(parts.identity))}
+    host = edge_health(parts.identity, node)
+    values = {**edge_values(node, parts.identity, broker, parts.policy), **health_values(parts.policy, host)}
+    spec = {**edge_spec(node), **_runs(parts, "edge", values, state(parts.identity), host=host)}
     template = _digest([model.metadata.uid, node, spec])
     # Which version our worker serves changes without a new Pod.
     version = {} if parts.server.is_ours else _version_label(parts.server)
@@ -102,7 +106,7 @@ def edge_pod(parts: ModelParts, node: str, *, broker: str) -> Object:
 
 def cloud_deployment(parts: ModelParts, *, selector: Mapping[str, str], broker: str) -> Object:
     """Return the Deployment of the cloud's servers; a new version's Pods come one by one, before the old ones go."""
-    values = cloud_values(parts.identity, broker, parts.policy)
+    values = {**cloud_values(parts.identity, broker, parts.policy), **health_values(parts.policy)}
     if parts.task is not None and parts.server.is_ours:
         # A new generation alone (the replicas changed) must not restart the servers.
         values[environment.TASK] = replace(parts.task, generation=0).encode().decode()
@@ -171,7 +175,7 @@ def _where(selector: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _runs(parts: ModelParts, side: Side, values: Mapping[str, str], more: Volumes) -> dict[str, Any]:
+def _runs(parts: ModelParts, side: Side, values: Mapping[str, str], more: Volumes, *, host: str = "") -> dict[str, Any]:
     """Return the part of a Pod's spec that says what runs in it."""
     server = parts.server
     container = {
@@ -183,7 +187,7 @@ def _runs(parts: ModelParts, side: Side, values: Mapping[str, str], more: Volume
         "ports": [{"name": "http", "containerPort": server.port, "protocol": "TCP"}],
     }
     if server.is_ours:
-        return _ours(parts, side, container, values, more)
+        return _ours(parts, side, {**container, **probes(parts.policy, host)}, values, more)
     return _foreign(parts, side, container)
 
 
@@ -196,7 +200,7 @@ def _ours(
     folders = [local_path(file["downloadURL"]) for file in versions_of(parts.raw["spec"]).values()]
     cached = cache() if side == "edge" and None in folders else NO_VOLUMES
     volumes, mounts = joined(more, temporary(), cached, data(path and path.parent for path in folders))
-    # At the edge the task comes later, and the worker's own word says more than a Pod that is not ready.
+    # In the cloud readiness is what rolls a Deployment on, so there it is asked often, and where requests go.
     ready = {"readinessProbe": {"httpGet": {"path": READY_PATH, "port": "http"}, **_PROBE}} if side == "cloud" else {}
     container = {
         **container, **ready, "command": list(COMMAND), "env": environ(env), "volumeMounts": mounts,
@@ -252,7 +256,6 @@ def _files(
     places = [local_path(one.url) for one in wanted]
     volumes, mounts = joined(temporary(), data(path and path.parent for path in places))
     values = {
-        environment.ROLE: FILES_ROLE,
         environment.TASK: only.encode().decode(),
         environment.MODELS: folder,
         environment.LOG_FORMAT: parts.policy.log_format,
@@ -260,10 +263,10 @@ def _files(
     }
     user = 0 if side == "edge" else NOBODY
     return {
-        "name": FILES_ROLE,
+        "name": FILES,
         "image": runtime.image,
         "imagePullPolicy": runtime.image_pull_policy,
-        "command": list(COMMAND),
+        "command": list(FILES_COMMAND),
         "env": environ(values),
         "volumeMounts": mounts,
         "terminationMessagePolicy": "FallbackToLogsOnError",

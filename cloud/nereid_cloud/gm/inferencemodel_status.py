@@ -105,7 +105,7 @@ def in_pod(
     fault = pod_fault(pod)
     if fault is None:
         return replace(replica, state="running", version=version, is_wanted=is_current)
-    state, reason, message = fault
+    state, reason, message = _before(pod) or fault
     if reason in _IMAGE_REASONS:
         return replace(replica, state="failed", reason=IMAGE_PULL_FAILED, message=message or reason)
     if info is not None and info.status != "offline" and info.reason:
@@ -115,6 +115,22 @@ def in_pod(
     if unbound is not None:
         return replace(replica, reason=unbound.get("reason") or reason, message=unbound.get("message") or "")
     return replace(replica, state=state, reason=reason, message=message)
+
+
+def _before(pod: Object) -> tuple[Literal["pending", "failed"], str, str] | None:
+    """Return what keeps a Pod in a step before its server, such as fetching its files; None where nothing does."""
+    for status in (pod.get("status") or {}).get("initContainerStatuses") or ():
+        state = status.get("state") or {}
+        waiting = state.get("waiting") or {}
+        ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated") or {}
+        if waiting.get("reason") in _IMAGE_REASONS:
+            return "failed", waiting["reason"], waiting.get("message") or ""
+        if ended.get("exitCode"):
+            # As `nereid_worker.model_folder` ends: the reason, a colon, a sentence.
+            lines = [line for line in str(ended.get("message") or "").splitlines() if line.strip()]
+            reason, _, message = lines[-1].partition(": ") if lines else ("", "", "")
+            return ("failed", reason, message) if reason.isalpha() else ("failed", "FetchFailed", " ".join(lines))
+    return None
 
 
 def living(pods: Sequence[Object]) -> list[Object]:

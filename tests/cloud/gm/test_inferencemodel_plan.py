@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an InferenceModel comes to: nodes, server, version, or the reason why not."""
+
+from typing import Any
+
+import pytest
+from tests.cloud.gm.inference_models import FILES, POLICY, cloud_model, inference_model, planned
+from tests.cloud.gm.peers import node
+
+from nereid_cloud.gm.inferencemodel_plan import ModelPlan
+from nereid_cloud.gm.policy import Policy, Runtime
+
+
+def reasons(found: ModelPlan) -> list[str]:
+    return [problem.reason for problem in found.problems]
+
+
+def test_an_edge_model_is_on_its_node_and_on_its_version() -> None:
+    found = planned(inference_model())
+    assert (found.is_edge, list(found.nodes), found.problems) == (True, ["edge-0"], ())
+    assert found.server is not None
+    assert (found.server.is_ours, found.server.version, found.server.port) == (True, "4", 8501)
+
+
+def test_a_named_node_whose_labels_fit_the_selector_is_accepted_and_another_is_not() -> None:
+    both: dict[str, Any] = {"nodeName": "edge-0", "nodeSelector": {"zone": "a"}}
+    assert list(planned(inference_model(**both)).nodes) == ["edge-0"]
+    astray = planned(inference_model(**{**both, "nodeSelector": {"zone": "b"}}))
+    assert (dict(astray.nodes), reasons(astray)) == ({}, ["NodeSelectorMismatch"])
+    assert "zone=b" in astray.problems[0].message
+
+
+def test_a_selector_means_each_node_that_fits() -> None:
+    nodes = [node("edge-1", zone="a"), node("edge-0", zone="a"), node("edge-2", zone="b")]
+    assert list(planned(inference_model(nodeName="", nodeSelector={"zone": "a"}), *nodes).nodes) == ["edge-0", "edge-1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"nodeName": "absent"}, "NodeNotFound"),
+        ({"nodeName": None, "nodeSelector": {"zone": "z"}}, "NodeNotFound"),
+        ({"targetVersion": "5"}, "VersionNotFound"),
+        ({"frameworkType": "caffe"}, "RuntimeUnknown"),
+        ({"manifest": None, "targetVersion": None}, "SpecInvalid"),
+    ],
+)
+def test_what_is_wrong_is_a_reason(changes: dict[str, Any], reason: str) -> None:
+    assert reason in reasons(planned(inference_model(**changes)))
+
+
+def test_a_version_that_no_manifest_has_keeps_the_nodes_and_has_no_server() -> None:
+    found = planned(inference_model(targetVersion="5"))
+    assert (list(found.nodes), found.server) == (["edge-0"], None)
+    assert "3, 4" in found.problems[0].message
+
+
+def test_without_a_target_the_manifests_last_version_is_served() -> None:
+    found = planned(inference_model(targetVersion="", manifest=[FILES[1], FILES[0]])).server
+    assert found is not None
+    assert found.version == "3"
+
+
+def test_an_image_wins_over_manifest_and_target() -> None:
+    found = planned(inference_model(image="mine:1", frameworkType="caffe", targetVersion="9"))
+    assert found.problems == ()
+    assert found.server is not None
+    assert (found.server.runtime.image, found.server.is_ours, found.server.version) == ("mine:1", False, "")
+
+
+def test_no_replicas_are_no_nodes() -> None:
+    assert dict(planned(inference_model(replicas=0)).nodes) == {}
+
+
+def test_a_cloud_model_may_name_its_node_and_must_then_find_it() -> None:
+    assert planned(cloud_model()).selector == {}
+    named = planned(cloud_model(nodeName="cloud", nodeSelector={"kubernetes.io/hostname": "cloud"}))
+    assert named.selector == {"kubernetes.io/hostname": "cloud"}
+    lost = planned(cloud_model(nodeName="absent"))
+    assert (reasons(lost), lost.server) == (["NodeNotFound"], None)
+
+
+def test_the_usual_port_is_that_of_tensorflow_serving() -> None:
+    found = planned(inference_model(servingPort=0)).server
+    assert found is not None
+    assert found.port == 8501
+
+
+def test_a_server_that_listens_where_it_likes_is_found_there() -> None:
+    stubborn = Runtime(image="s", command=("serve",), models="/m/{version}", port=9000)
+    found = planned(inference_model(frameworkType="s"), policy=Policy(runtimes={"s": stubborn})).server
+    assert found is not None
+    assert found.port == 9000
+
+
+def test_a_path_that_workers_may_not_read_is_refused() -> None:
+    policy = Policy(runtimes=POLICY.runtimes, host_roots=(), namespaces=frozenset({"vision"}))
+    assert "NamespaceNotServed" in reasons(planned(inference_model(), policy=policy))
