@@ -20,6 +20,7 @@ BENCHES: Final[dict[str, str]] = {
     "local-cluster": "bench.local_cluster",
     "round-trip": "bench.round_trip",
     "scale": "bench.scale",
+    "serving": "bench.serving",
     "wire-bytes": "bench.wire_bytes",
 }
 

@@ -46,7 +46,7 @@ def run(*, quick: bool) -> list[Figure]:
     figures: list[Figure] = []
     rss_mb = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        _write_inputs(Path(folder))
+        write_inputs(Path(folder))
         for where in ARRANGEMENTS:
             for cloud in ("up", "down"):
                 outcome = _measure(Path(folder), cloud=cloud, where=where, rounds=rounds)
@@ -133,7 +133,8 @@ def _wait_for(out: Path, worker: subprocess.Popen[bytes], log: Path) -> None:
         pause.wait(0.1)
 
 
-def _write_inputs(folder: Path) -> None:
+def write_inputs(folder: Path) -> None:
+    """Write a model of about a millisecond with its card, and eight JPEGs of 640x480."""
     (folder / "busy.tflite").write_bytes(busy())
     labels = [str(n) for n in range(10)]
     card = {
