@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from nereid_edge.preparing import Artefact, Preparation, is_elsewhere
-from nereid_shared.digests import content_of, sealed
+from nereid_shared.digests import sealed
 from nereid_shared.messages import MODEL_FETCHING, MODEL_SWAPPING, ModelOutput, Task, TaskModel, TaskRow
 
 
@@ -19,11 +19,6 @@ def artefact_of(model: TaskModel) -> Artefact | None:
 def prepared(task: Task, found: Preparation) -> Task:
     """Return a task with its model's file named."""
     return sealed(replace(task, model=replace(task.model, path=found.path)))
-
-
-def is_swap(one: Task, other: Task) -> bool:
-    """Whether two tasks differ in nothing but the model, so that a worker goes from one to the other as it runs."""
-    return content_of(one, without={"model"}) == content_of(other, without={"model"})
 
 
 def generation_of(row: TaskRow, model: TaskModel) -> int:

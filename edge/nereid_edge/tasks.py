@@ -24,6 +24,7 @@ from nereid_edge.service import ServiceSettings
 from nereid_edge.spec import SpecProblem
 from nereid_edge.workers import WorkerView
 from nereid_shared import topics
+from nereid_shared.digests import is_swap
 from nereid_shared.errors import LinkDown, MessageInvalid, NereidError
 from nereid_shared.link import Link, Message
 from nereid_shared.messages import (
@@ -162,7 +163,7 @@ class Tasks:
             key = here.key if here is not None else ""
             self._unsaved = self._served.note(uid, task, key=key) or self._unsaved
         if isinstance(one.task, Task) and task is not None and one.task.hash != task.hash:
-            one.swapped_from = one.task.hash if models.is_swap(one.task, task) else ""
+            one.swapped_from = one.task.hash if is_swap(one.task, task) else ""
         one.task = task
 
     def _missing(self, one: _Running) -> Preparation | None:

@@ -29,6 +29,11 @@ def content_of(task: Task, *, without: Collection[str] = ()) -> dict[str, Any]:
     return content
 
 
+def is_swap(one: Task, other: Task) -> bool:
+    """Whether two tasks differ in nothing but the model, so that a worker goes from one to the other as it runs."""
+    return content_of(one, without={"model"}) == content_of(other, without={"model"})
+
+
 def digest_of(tasks: Mapping[str, TaskRow]) -> str:
     """Return the sha256, in hex, over the sorted (uid, generation, hash) of a node's tasks."""
     rows = sorted((uid, row.generation, row.hash) for uid, row in tasks.items())

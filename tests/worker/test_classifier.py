@@ -214,7 +214,7 @@ def test_a_golden_input_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_without_golden_inputs_runs_with_a_warning(tmp_path: Path) -> None:
     (warning,) = Classifier.load(model_in(tmp_path, tiny_models.brightness())).warnings
-    assert warning.startswith("NoGolden: ")
+    assert warning.startswith("NoGoldenSamples: ")
 
 
 @pytest.mark.parametrize("by", ["spec", "card"])

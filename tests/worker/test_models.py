@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-import functools
-import http.server
-import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.shared.storage.file_server import serving
 
-from nereid_shared.errors import ModelInvalid
+from nereid_shared.errors import UserError
 from nereid_shared.messages import TaskModel
 from nereid_worker.classifier import Classifier
 from nereid_worker.models import name_of, on_this_node
@@ -19,52 +16,43 @@ from nereid_worker.scratch import PREFIX, Scratch
 LITTLE = Path(__file__).parents[2] / "examples" / "digits" / "models" / "little"
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        pass
+@pytest.fixture
+def url() -> Iterator[str]:
+    with serving() as server:
+        files = {
+            f"/models/{file.relative_to(LITTLE)}": file.read_bytes() for file in LITTLE.rglob("*") if file.is_file()
+        }
+        server.files = files
+        yield server.url
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(LITTLE, tmp_path / "served"))
+def scratch(tmp_path: Path) -> Iterator[Scratch]:
+    made = Scratch(tmp_path)
+    yield made
+    made.remove()
 
 
-@pytest.fixture
-def url(served: Path) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(served)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/little.tflite"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_a_model_by_url_comes_with_its_card_and_golden_inputs(url: str, tmp_path: Path) -> None:
-    model = Classifier.load(on_this_node(TaskModel(name="little", url=url), into=tmp_path / "models"))
-    assert model.path.is_relative_to(tmp_path / "models")
+def test_a_cloud_worker_fetches_a_model_with_its_card_and_golden_inputs(url: str, scratch: Scratch) -> None:
+    model = Classifier.load(on_this_node(TaskModel(name="little", url=url), into=scratch))
+    assert model.path.is_relative_to(scratch.path)
     assert len(model.card.golden) > 0
     assert model.warnings == []
 
 
-def test_two_models_of_one_file_name_keep_apart(url: str, tmp_path: Path) -> None:
-    other = url.replace("127.0.0.1", "localhost")
-    paths = {on_this_node(TaskModel(name="m", url=one), into=tmp_path / "models") for one in (url, other)}
-    assert len(paths) == 2
+def test_an_edge_worker_takes_the_file_that_was_prepared_and_fetches_none(url: str, tmp_path: Path) -> None:
+    prepared = str(LITTLE / "little.tflite")
+    assert on_this_node(TaskModel(name="m", url=url, path=prepared), into=None) == Path(prepared)
+    with pytest.raises(UserError, match="has not fetched") as caught:
+        on_this_node(TaskModel(name="m", url=url), into=None)
+    assert caught.value.reason == "ModelNotPrepared"
 
 
-def test_a_url_without_a_card_is_refused_by_the_card_s_name(served: Path, url: str, tmp_path: Path) -> None:
-    (served / "model.json").unlink()
-    with pytest.raises(ModelInvalid, match=r"model\.json"):
-        on_this_node(TaskModel(name="little", url=url), into=tmp_path / "models")
-
-
-def test_a_path_is_used_in_place(tmp_path: Path) -> None:
+def test_a_path_is_used_in_place() -> None:
     file = LITTLE / "little.tflite"
     for given in (str(file), file.as_uri()):
-        assert on_this_node(TaskModel(name="little", url=given), into=tmp_path / "models") == file
-    assert on_this_node(TaskModel(name="little", url=str(LITTLE)), into=tmp_path / "models") == LITTLE
-    assert not (tmp_path / "models").exists()
+        assert on_this_node(TaskModel(name="little", url=given), into=None) == file
+    assert on_this_node(TaskModel(name="little", url=str(LITTLE)), into=None) == LITTLE
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_each_picture_gets_a_line(model: Path, by_folder: bool) -> None:
     assert lines[0]["score"] == pytest.approx(0.99966, abs=1e-4)
     assert [name for name, _ in lines[0]["top"]] == ["dark", "bright"]
     assert lines[1]["output"] == pytest.approx([-4, 4], abs=1e-4)
-    assert "NoGolden" in done.stderr
+    assert "NoGoldenSamples" in done.stderr
 
 
 def test_a_picture_without_an_answer_is_a_line_too(model: Path) -> None:

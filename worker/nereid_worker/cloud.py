@@ -20,6 +20,8 @@ from concurrent.futures import Future
 from types import MappingProxyType
 from typing import Final
 
+from msgspec.structs import replace
+
 from nereid_shared import environment, topics
 from nereid_shared.backoff import Backoff
 from nereid_shared.defaults import CLASSIFY
@@ -34,14 +36,14 @@ from nereid_shared.errors import (
 )
 from nereid_shared.health import answering
 from nereid_shared.link import FAILURE, Link, LinkSettings, Message, TlsFiles
-from nereid_shared.messages import Task, WorkerStatus
+from nereid_shared.messages import ModelOutput, Task, WorkerStatus
 from nereid_shared.samples import UNDECODABLE, Result, Sample
 from nereid_worker.batches import Batches, Pace
 from nereid_worker.classifier import Classifier
 from nereid_worker.cloud_answers import Predict, answer
 from nereid_worker.cloud_batches import Job
 from nereid_worker.cloud_info import cloud_info
-from nereid_worker.models import name_of, on_this_node
+from nereid_worker.models import name_of, on_this_node, output_of
 from nereid_worker.scratch import Scratch
 from nereid_worker.script import script_file
 
@@ -91,6 +93,7 @@ class CloudWorker:
         self.processed = self.batches = self.undecodable = self.failed = self.refused = self.repeated = 0
         self._info = cloud_info(task, worker=worker, counted=self)
         self._classifier: Classifier | None = None
+        self._model = ModelOutput(format=task.model.format, url=task.model.url, name=task.model.name)
         self._scratch = Scratch()
         self._nodes = frozenset(task.nodes)
         self._strangers: set[str] = set()
@@ -134,9 +137,9 @@ class CloudWorker:
         return self._classifier
 
     @property
-    def model_digest(self) -> str:
-        """The sha256 of the model file that is loaded, "" before it is."""
-        return self._classifier.digest if self._classifier else ""
+    def model(self) -> ModelOutput:
+        """What is told of the task's model."""
+        return self._model
 
     @property
     def problem(self) -> str:
@@ -166,7 +169,11 @@ class CloudWorker:
         if predict is None:
             classifier = self.classifier
             predict, labels = classifier.predict_batch, classifier.labels
-        digest = model or self.model_digest or name_of(self.task.model)
+            self._model = output_of(self.task.model, classifier)
+        elif (digest := name_of(self.task.model)) != self.task.model.name:
+            # The script has loaded what the task names, or so it says.
+            self._model = replace(self._model, status="ready", digest=digest)
+        digest = model or self._model.digest or name_of(self.task.model)
 
         def answer_timed(jobs: list[Job]) -> list[Result]:
             began = time.perf_counter()
@@ -231,7 +238,9 @@ class CloudWorker:
                 self.serve(predict)
             except (ModelInvalid, TemporaryError) as error:
                 # A model that is not there yet, or not whole yet: said in the info, and tried again.
-                self._say("failed", error.reason if isinstance(error, ModelInvalid) else "ModelUnavailable", str(error))
+                reason = error.reason if isinstance(error, ModelInvalid) else "ModelUnavailable"
+                self._model = replace(self._model, status="failed", reason=reason, message=str(error))
+                self._say("failed", reason, str(error))
                 if self._batches.wait_stopped(backoff.next_s()):
                     return
             else:

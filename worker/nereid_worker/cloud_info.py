@@ -18,8 +18,8 @@ class Counted(Protocol):
     refused: int
 
     @property
-    def model_digest(self) -> str:
-        """The sha256 of the model file that is loaded, "" before it is."""
+    def model(self) -> ModelOutput:
+        """What is told of the task's model."""
 
 
 def cloud_info(task: Task, *, worker: str, counted: Counted) -> Info:
@@ -32,11 +32,10 @@ def cloud_info(task: Task, *, worker: str, counted: Counted) -> Info:
     """
 
     def describe() -> WorkerInfo:
-        model = task.model
         return WorkerInfo(
             name=worker, namespace=task.namespace, owner_name=task.name, owner_kind=task.kind.lower(),
             status="starting", service=task.service, task_hash=task.hash,
-            models=[ModelOutput(format=model.format, url=model.url, name=model.name, digest=counted.model_digest)],
+            models=[counted.model],
             batches=counted.batches, processed=counted.processed, undecodable=counted.undecodable,
             failed=counted.failed, refused=counted.refused,
         )  # fmt: skip

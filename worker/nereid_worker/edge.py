@@ -133,6 +133,10 @@ class JointInference:
         """End a wait of the caller's thread; called in another one."""
         self._results.put(None)
 
+    def swap(self, classifier: "Classifier") -> None:
+        """Let another model answer from the next frame on; callable in another thread."""
+        self.classifier = classifier
+
     def end(self, request: BaseException, *, drain_s: float = DRAIN_S) -> None:
         """Let streams take no further frame, hand out the answers under way, and then raise `request` in the caller."""
         self._drain_until = time.monotonic() + drain_s
@@ -315,13 +319,15 @@ class JointInference:
 
     def _edge_answer(self, item: Frame) -> Answer:
         """Return the little model's answer, marked by the rule; a sample that fails becomes an answer with `error`."""
-        model = self.classifier.digest
+        # Read once: another thread may swap it, and an answer names the model that gave it.
+        classifier = self.classifier
+        model = classifier.digest
         try:
             if item.data is None:
                 raise BadSample("cannot be read", reason=MISSING)
             if type(item.data) is not bytes and not is_frame(item.data):
                 raise BadSample("neither encoded bytes nor a uint8 array (height, width[, 3])", reason=UNDECODABLE)
-            prediction = self.classifier.predict(item.data)
+            prediction = classifier.predict(item.data)
             verdict = self.rule.judge(prediction.values, item.index)
         except BadSample as error:
             logger.warning("sample failed", extra={"key": item.key, "reason": error.reason, "problem": str(error)})

@@ -3,20 +3,22 @@
 
 import hashlib
 from pathlib import Path
-from typing import Final
-from urllib.parse import unquote, urljoin, urlsplit
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
 
-from nereid_shared.card import FILE_NAME, MAX_BYTES, Card
-from nereid_shared.errors import ModelInvalid
-from nereid_shared.messages import TaskModel
-from nereid_shared.storage import fetch
+from msgspec.structs import replace
+
+from nereid_shared.errors import ModelInvalid, UserError
+from nereid_shared.messages import NO_GOLDEN_SAMPLES, ModelOutput, TaskModel
 from nereid_worker.scratch import Scratch
+
+if TYPE_CHECKING:  # it needs numpy, which an edge process may have to say is missing
+    from nereid_worker.classifier import Classifier
 
 FORMATS: Final = ("", "tflite", "litert")
 """What `Model.spec.format` may say of a file that LiteRT is to run."""
 
 MAX_MODEL_BYTES: Final = 2 * 1024**3
-MAX_GOLDEN_BYTES: Final = 16 * 1024**2
 
 
 def name_of(model: TaskModel) -> str:
@@ -32,16 +34,16 @@ def name_of(model: TaskModel) -> str:
     return model.sha256 or model.name
 
 
-def on_this_node(model: TaskModel, *, into: Path | Scratch) -> Path:
+def on_this_node(model: TaskModel, *, into: Scratch | None) -> Path:
     """Return the path of the model: where it stands on this node, or where it was downloaded to.
 
     Args:
         model: the task's.
-        into: folder for downloads.
+        into: folder for downloads; None at the edge, where the LocalController has fetched what is elsewhere.
 
     Raises:
-        ModelInvalid, UserError, TemporaryError: see `nereid_shared.storage.fetch` and `nereid_shared.card.Card.load`;
-            ``ModelUnsupported`` where the format is none that LiteRT runs.
+        ModelInvalid, UserError, TemporaryError: see `nereid_shared.storage.Cache.obtain`; ``ModelUnsupported`` where
+            the format is none that LiteRT runs.
     """
     if model.format.lower() not in FORMATS:
         raise ModelInvalid(
@@ -49,17 +51,31 @@ def on_this_node(model: TaskModel, *, into: Path | Scratch) -> Path:
             "let a script of the cloud worker load it by itself",
             reason="ModelUnsupported",
         )
+    if model.path:
+        return Path(model.path)
     parts = urlsplit(model.url)
     if parts.scheme == "":
         return Path(model.url)
     if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
         return Path(unquote(parts.path))
-    folder = (into.path if isinstance(into, Scratch) else into) / hashlib.sha256(model.url.encode()).hexdigest()[:16]
-    file = fetch(model.url, into=folder, sha256=model.sha256 or None, max_bytes=MAX_MODEL_BYTES)
-    fetch(urljoin(model.url, FILE_NAME), into=folder, sha256=None, max_bytes=MAX_BYTES)
-    for golden in Card.load(file).golden:
-        fetch(
-            urljoin(model.url, golden.input),
-            into=(folder / golden.input).parent, sha256=None, max_bytes=MAX_GOLDEN_BYTES,
-        )  # fmt: skip
-    return file
+    if into is None:
+        raise UserError(
+            "the LocalController has not fetched it to this node",
+            where=f"Model {model.name}: {model.url}",
+            mend="Update the LocalController: it is older than this worker.",
+            reason="ModelNotPrepared",
+        )
+    from nereid_shared.storage import Cache, Wanted  # noqa: PLC0415 - an edge worker does without
+
+    wanted = Wanted(url=model.url, sha256=model.sha256, max_bytes=MAX_MODEL_BYTES, companions=True)
+    # Below the scratch folder, not in it: that is locked as long as this process lives.
+    return Cache(into.path / "cache", max_bytes=MAX_MODEL_BYTES).obtain(wanted).path
+
+
+def output_of(model: TaskModel, classifier: "Classifier | None") -> ModelOutput:
+    """Return what is told of a model; `classifier` is None where it is not loaded."""
+    named = ModelOutput(format=model.format, url=model.url, name=model.name)
+    if classifier is None:
+        return named
+    reason = "" if classifier.card.golden else NO_GOLDEN_SAMPLES
+    return replace(named, status="ready", digest=classifier.digest, bytes=classifier.size, reason=reason)

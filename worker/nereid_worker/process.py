@@ -16,18 +16,19 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nereid_shared.backoff import Backoff
 from nereid_shared.defaults import BUILTIN_PREFIX, CLASSIFY, DATASET_FORMATS
+from nereid_shared.digests import is_swap
 from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
 from nereid_shared.messages import (
     PAGE_DAMAGED,
     SPOOL_DAMAGED,
-    ModelOutput,
     Task,
     TaskDataset,
     TaskInfo,
+    TaskModel,
     WorkerInfo,
     WorkerStatus,
 )
@@ -40,9 +41,14 @@ from nereid_worker.models import on_this_node
 from nereid_worker.page import Page
 from nereid_worker.script import script_file
 from nereid_worker.settings import Settings
+from nereid_worker.slots import Slots
 from nereid_worker.spool import Spool
 from nereid_worker.state_lock import Holder, StateLock
+from nereid_worker.swapper import Swapper, outputs
 from nereid_worker.uplink import Uplink
+
+if TYPE_CHECKING:
+    from nereid_worker.classifier import Classifier
 
 logger = logging.getLogger(__name__)
 
@@ -73,12 +79,14 @@ class EdgeProcess:
         self._told: tuple[WorkerStatus, str, str] = ("starting", "", "")
         self._notice = "", ""
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-        self._first_task: Task | None = None
+        self._heard: Task | None = None
         self._task: Task | None = None
         self._results: Results = queue.SimpleQueue()
         self._page: Page | None = None
         self._spool: Spool | None = None
         self._service: JointInference | None = None
+        self._slots: Slots | None = None
+        self._swapper: Swapper | None = None
         self._request: BaseException | None = None
         self._uplink_failed = self._between_tries = False
         self._main_thread = threading.get_ident()
@@ -124,6 +132,10 @@ class EdgeProcess:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._told = (status, reason, message)
+        if self._swapper is not None:
+            self._swapper.stop()
+        if self._slots is not None and status != "failed":
+            self._slots.ended()
         self._uplink.stop()
 
     def _wait_for_state(self, holder: Holder) -> None:
@@ -157,6 +169,9 @@ class EdgeProcess:
             )
         # Written, but not counted before a kill: their frames come again, under the same numbers.
         spool.drop_after(page.seq)
+        self._slots = Slots(folder)
+        if self._slots.rolled_back is not None:
+            logger.error("the last process ended with its new model", extra={"model": self._slots.rolled_back.url})
 
     def _note(self, reason: str, message: str) -> None:
         """Say something that hinders nothing: in the log, and in the info while that has nothing more urgent."""
@@ -245,20 +260,18 @@ class EdgeProcess:
         return self._service
 
     def _build(self) -> JointInference:
-        from nereid_worker.classifier import Classifier  # noqa: PLC0415 - needs the extra [worker]
-        from nereid_worker.rules import make_rule  # noqa: PLC0415 - the same
+        from nereid_worker.rules import make_rule  # noqa: PLC0415 - needs the extra [worker]
 
-        task, page, spool = self._task, self._page, self._spool
-        if task is None or page is None or spool is None or task.rule is None:
+        task, page, spool, slots = self._task, self._page, self._spool, self._slots
+        if task is None or page is None or spool is None or slots is None or task.rule is None:
             raise UserError("the task names no hard example rule", where="edgeWorker.hardExampleAlgorithm")
         rule = make_rule(task.rule.name, task.rule.parameters, task.rule.budget, seed=task.service)
         dataset = None if task.dataset is None else _dataset(task.dataset)
         if self._told[0] != "failed":
             self._tell("starting", "LoadingModel", task.model.url)
-        path = on_this_node(task.model, into=self._settings.state / "models")
-        classifier = Classifier.load(path, sha256=task.model.sha256)
-        for warning in classifier.warnings:
-            logger.warning("model", extra={"warning": warning})
+        if self._swapper is None:
+            self._swapper = Swapper(slots=slots, load=_load, swap=self._swap, on_settled=self._settled)
+        classifier = self._swapper.first(task)
         # What was imported and loaded stays: else each full collection would walk all of it, between two frames.
         gc.collect()
         gc.freeze()
@@ -267,6 +280,16 @@ class EdgeProcess:
             deadline_s=task.deadline_s, parameters=task.parameters, dataset=dataset, results=self._results,
             state=self._settings.state,
         )  # fmt: skip
+
+    def _swap(self, classifier: "Classifier") -> None:
+        """Called in the models' thread."""
+        if self._service is not None:
+            self._service.swap(classifier)
+
+    def _settled(self, task: Task) -> None:
+        """Called in the models' thread: the task's model serves, or it is told why it does not."""
+        self._task = task
+        self._uplink.report()
 
     def _tell(self, status: WorkerStatus, reason: str = "", message: str = "") -> None:
         if self._told != (status, reason, message):
@@ -277,7 +300,7 @@ class EdgeProcess:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         """In the main thread: end the script at its next call of the SDK, or after `INSIST_S` wherever it is."""
         if number == signal.SIGUSR1:
-            if self._first_task is None:  # meant for an earlier life of this process
+            if self._heard is None:  # meant for an earlier life of this process
                 return
             self._request = self._request or NewTask()
         elif number != signal.SIGALRM:
@@ -291,10 +314,17 @@ class EdgeProcess:
 
     def _take_task(self, task: Task) -> None:
         """Called in the uplink's thread."""
-        if self._first_task is None:
-            self._first_task = task
+        heard = self._heard
+        if heard is None:
+            self._heard = task
             self._tasks.put(task)
-        elif task.hash != self._first_task.hash:
+        elif task.hash == heard.hash:
+            return
+        elif self._service is not None and self._swapper is not None and is_swap(heard, task):
+            self._heard = task
+            self._swapper.want(task)
+            self._uplink.report()
+        else:
             signal.pthread_kill(self._main_thread, signal.SIGUSR1)
 
     def _take_result(self, result: Result) -> None:
@@ -318,10 +348,11 @@ class EdgeProcess:
 
     def _info(self, number: int) -> WorkerInfo:
         """Called in the uplink's thread."""
-        task, service, page = self._task, self._service, self._page
+        task, page = self._task, self._page
         status, reason, message = self._told
+        lack = self._swapper.lack if self._swapper is not None else None
         if not reason:
-            reason, message = self._notice
+            reason, message = (lack.reason, lack.message) if lack is not None else self._notice
         ledger = page.ledger() if page is not None else None
         task_info = None
         if page is not None and ledger is not None:
@@ -331,10 +362,6 @@ class EdgeProcess:
                 start_time=rfc3339_millis(page.started_us / 1e6),
                 update_time=rfc3339_millis(),
             )
-        models = []
-        if task is not None:
-            model, digest = task.model, service.classifier.digest if service is not None else ""
-            models.append(ModelOutput(format=model.format, url=model.url, name=model.name, digest=digest))
         return WorkerInfo(
             name=self._settings.worker,
             namespace=task.namespace if task else "",
@@ -348,7 +375,7 @@ class EdgeProcess:
             number=number,
             task_hash=task.hash if task else "",
             ledger=ledger,
-            models=models,
+            models=[] if task is None else outputs(task.model, self._swapper),
             stream=page.stream if page is not None else "",
             accepted=self._uplink.accepted,
             reason=reason,
@@ -365,6 +392,15 @@ def _mendable(error: Exception) -> tuple[str, str] | None:
         missing = "pip install 'nereid-ai[" in error.mend
         return error.reason or ("ExtraMissing" if missing else "TaskInvalid"), str(error)
     return (error.reason if isinstance(error, ModelInvalid) else "ModelUnavailable"), str(error)
+
+
+def _load(model: TaskModel) -> "Classifier":
+    from nereid_worker.classifier import Classifier  # noqa: PLC0415 - needs the extra [worker]
+
+    classifier = Classifier.load(on_this_node(model, into=None), sha256=model.sha256)
+    for warning in classifier.warnings:
+        logger.warning("model", extra={"warning": warning})
+    return classifier
 
 
 def _dataset(ref: TaskDataset) -> Files:
