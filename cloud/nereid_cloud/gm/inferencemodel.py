@@ -16,7 +16,7 @@ from nereid_cloud.gm import inferencemodel_pods as pods
 from nereid_cloud.gm.conditions import Problem
 from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.holding import Holding, held_by
-from nereid_cloud.gm.inferencemodel_plan import ModelPlan, plan
+from nereid_cloud.gm.inferencemodel_plan import ModelPlan, plan, without_rival
 from nereid_cloud.gm.inferencemodel_pods import EDGE_SERVING_ROLE, ModelParts
 from nereid_cloud.gm.inferencemodel_report import ModelReport, ModelReporter
 from nereid_cloud.gm.inferencemodel_witness import ModelCaches, ModelWitness
@@ -140,7 +140,17 @@ class InferenceModelController:
         return min(s for s in (wait_s, next_s, LOOK_AGAIN_S) if s is not None)
 
     def _plan(self, model: InferenceModel, raw: Object) -> ModelPlan:
+        others = (one for one in self._caches.models.items() if one["spec"].get("replicas", 1))
+        return without_rival(self._alone(model, raw), raw, others, self._alone_of, policy=self._policy)
+
+    def _alone(self, model: InferenceModel, raw: Object) -> ModelPlan:
         return plan(model, raw, nodes=self._caches.nodes.named(""), policy=self._policy)
+
+    def _alone_of(self, raw: Object) -> ModelPlan:
+        model = _parsed(raw)
+        if isinstance(model, Problem):
+            return ModelPlan(is_edge=False, server=None, problems=(model,))
+        return self._alone(model, raw)
 
     def _parts(self, model: InferenceModel, raw: Object, planned: ModelPlan) -> ModelParts | None:
         if planned.server is None:

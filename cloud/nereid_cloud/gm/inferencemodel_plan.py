@@ -5,8 +5,8 @@ Level-triggered, as `nereid_cloud.gm.plan`: a problem heals when the missing thi
 goes on.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nereid_cloud.cluster.port import Object
@@ -29,6 +29,7 @@ from nereid_shared.resources import InferenceModel
 from nereid_shared.serving import EDGE, port_of, target_of, versions_of
 
 VERSION_NOT_FOUND: Final = "VersionNotFound"
+PORT_TAKEN: Final = "PortTaken"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,40 @@ def plan(model: InferenceModel, raw: Object, *, nodes: Mapping[str, Object], pol
         server=None if fatal or lost else server,
         problems=(*fatal, *astray),
     )
+
+
+def without_rival(
+    mine: ModelPlan, raw: Object, others: Iterable[Object], planned: Callable[[Object], ModelPlan], *, policy: Policy
+) -> ModelPlan:
+    """Return a plan without its server where an older model has the port there: both would answer on it in turns.
+
+    Args:
+        mine: the plan.
+        raw: the model.
+        others: the other models.
+        planned: returns what one of them comes to.
+        policy: on a laptop, where `Policy.listen` is one address, the port is the machine's.
+    """
+    server = mine.server
+    if server is None or not (mine.is_edge or policy.listen):
+        return mine
+    for other in others:
+        if port_of(other["spec"]) != server.port or _age(other) >= _age(raw):
+            continue
+        theirs = planned(other)
+        shared = sorted(mine.nodes.keys() & theirs.nodes.keys())
+        # Also one that cannot be served as it is written now may go on with what it had.
+        if shared or (policy.listen and (theirs.nodes or not theirs.is_edge)):
+            where = f"node {shared[0]}" if shared else "this machine"
+            owner = f"{other['metadata']['namespace']}/{other['metadata']['name']}"
+            message = f"port {server.port} on {where} is InferenceModel {owner}'s: choose another servingPort"
+            problem = Problem(reason=PORT_TAKEN, message=message)
+            return replace(mine, server=None, problems=(*mine.problems, problem))
+    return mine
+
+
+def _age(raw: Object) -> tuple[str, str]:
+    return raw["metadata"].get("creationTimestamp") or "", raw["metadata"]["uid"]
 
 
 def _server(model: InferenceModel, raw: Object, policy: Policy) -> tuple[Server | None, tuple[Problem, ...]]:

@@ -346,8 +346,11 @@ class Leadership:
         self._concerns.changed(former, present)
         if present is not None and _wish(former) == _wish(present):
             self._look_at([present["metadata"]["uid"]])
-        else:
-            self._served_queue.add(key)
+            return
+        self._served_queue.add(key)
+        if former is not None:
+            # A port may have become free, or a younger model's no longer.
+            self._look_at(obj["metadata"]["uid"] for obj in self._served.items())
 
     def _dataset_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
         self._concerns.changed(former, present)

@@ -4,10 +4,11 @@
 from typing import Any
 
 import pytest
-from tests.cloud.gm.inference_models import FILES, POLICY, cloud_model, inference_model, planned
+from tests.cloud.gm.inference_models import FILES, POLICY, cloud_model, inference_model, planned, stored
 from tests.cloud.gm.peers import node
 
-from nereid_cloud.gm.inferencemodel_plan import ModelPlan
+from nereid_cloud.cluster.port import Object
+from nereid_cloud.gm.inferencemodel_plan import ModelPlan, without_rival
 from nereid_cloud.gm.policy import Policy, Runtime
 
 
@@ -96,3 +97,36 @@ def test_a_server_that_listens_where_it_likes_is_found_there() -> None:
 def test_a_path_that_workers_may_not_read_is_refused() -> None:
     policy = Policy(runtimes=POLICY.runtimes, host_roots=(), namespaces=frozenset({"vision"}))
     assert "NamespaceNotServed" in reasons(planned(inference_model(), policy=policy))
+
+
+def rivals(mine: Object, theirs: Object, policy: Policy = POLICY) -> ModelPlan:
+    """What a younger model comes to beside an older one."""
+    younger, older = stored(mine), stored(theirs)
+    younger["metadata"] |= {"creationTimestamp": "2026-01-02T00:00:00Z"}
+    older["metadata"] |= {"creationTimestamp": "2026-01-01T00:00:00Z", "uid": "older", "name": "older"}
+    assert without_rival(planned(theirs), older, [younger], planned, policy=policy) == planned(theirs)
+    return without_rival(planned(mine), younger, [younger, older], planned, policy=policy)
+
+
+def test_two_models_on_a_node_do_not_share_a_port_and_the_older_has_it() -> None:
+    taken = rivals(inference_model(), inference_model("older"))
+    assert (reasons(taken), taken.server, list(taken.nodes)) == (["PortTaken"], None, ["edge-0"])
+    assert "port 8501 on node edge-0 is InferenceModel default/older's" in taken.problems[0].message
+    assert rivals(inference_model(), inference_model("older", servingPort=8502)).problems == ()
+
+
+def test_models_elsewhere_may_have_the_port_too_but_on_a_laptop() -> None:
+    other = inference_model("older", nodeName="cloud")
+    assert rivals(inference_model(), other).problems == ()
+    assert rivals(cloud_model(), inference_model("older")).problems == ()
+    laptop = Policy(runtimes=POLICY.runtimes, listen="127.0.0.1")
+    assert reasons(rivals(cloud_model(), inference_model("older"), laptop)) == ["PortTaken"]
+
+
+def test_a_model_that_goes_on_with_its_former_version_keeps_its_port() -> None:
+    assert reasons(rivals(inference_model(), inference_model("older", targetVersion="9"))) == ["PortTaken"]
+
+
+def test_a_model_on_no_node_takes_no_port() -> None:
+    laptop = Policy(runtimes=POLICY.runtimes, listen="127.0.0.1")
+    assert rivals(inference_model(), inference_model("older", nodeName="absent"), laptop).problems == ()
