@@ -36,7 +36,7 @@ from nereid_shared.samples import Counts, Result, Sample
 M = TypeVar("M", NodeAlive, NodeState, TaskStatus, Sync)
 
 NODE = "edge-0"
-TIMEOUT_S = 20.0
+TIMEOUT_S = 30.0
 BIG = 2**20
 
 
@@ -178,7 +178,7 @@ class EdgePeer(Heard):
         body = self.info(status, task_hash=task_hash).encode()
         await self.link.publish(topics.WORKER_INFO.of(worker=WORKER), body, retain=True)
 
-    def sample(self, seq: int, *, remaining_ms: int = 1000, label: str = "little") -> Sample:
+    def sample(self, seq: int, *, remaining_ms: int = 60_000, label: str = "little") -> Sample:
         payload = b"p" * 2000 + str(seq).encode()
         return Sample(
             stream=self.stream, seq=seq, digest=samples.digest_of(payload), key=f"frame-{seq}", captured_at=1.0,
@@ -186,7 +186,7 @@ class EdgePeer(Heard):
             counts=Counts(seen=seq + self.easy, easy=self.easy, hard=seq, failed=0), encoding="jpeg", payload=payload,
         )  # fmt: skip
 
-    async def send(self, *seqs: int, remaining_ms: int = 1000, label: str = "little") -> None:
+    async def send(self, *seqs: int, remaining_ms: int = 60_000, label: str = "little") -> None:
         for seq in seqs:
             self.sent[seq] = self.sample(seq, remaining_ms=remaining_ms, label=label).encode()
             await self.link.publish(topics.SAMPLES.of(service=SERVICE_ID, node=NODE), self.sent[seq])

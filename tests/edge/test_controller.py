@@ -384,7 +384,7 @@ async def test_an_answer_that_no_worker_takes_in_time_is_counted(lab: Lab, gm: G
     stored(lab, document({SERVICE_UID: service_row(outbox={"keepFor": "1s"})}))
     worker = EdgePeer(lab.edge)
     async with lab.controller():
-        await _send_for_a_worker_that_is_away(lab, worker.sample(1))
+        await _send_for_a_worker_that_is_away(lab, worker.sample(1, remaining_ms=1000))
         await gm.until(lambda: gm.ledger(SERVICE_UID).undelivered == 1)
         assert (gm.ledger(SERVICE_UID).answered, gm.ledger(SERVICE_UID).late) == (1, 1)
     assert OutboxStore(lab.state / "outbox.db").load().answers == []

@@ -82,7 +82,7 @@ async def test_the_callback_comes_after_the_commit(path: Path) -> None:
             done.set()
 
         store.put(Change(statements=[insert("svc", row(1), b"body")], done=look))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await done.wait()
     assert seen == [b"body"]
 
@@ -123,7 +123,7 @@ async def test_a_file_that_cannot_be_written_is_tried_again_until_it_can(path: P
         blocker.execute("BEGIN IMMEDIATE")
         committed = asyncio.create_task(store.committed())
         store.put(accepted(1))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not store.failing:
                 await asyncio.sleep(0.05)
             assert not committed.done()
@@ -144,7 +144,7 @@ async def test_on_a_full_disk_what_is_to_be_forgotten_makes_room_for_what_came_b
         await store.committed()
         store.put(Change(statements=[insert("new", row(2), body)], counts=[("new", "accepted", 1)]))
         stored = asyncio.create_task(store.committed())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not store.full:
                 await asyncio.sleep(0.05)
             store.put(Change(forget="old"))
@@ -155,7 +155,7 @@ async def test_on_a_full_disk_what_is_to_be_forgotten_makes_room_for_what_came_b
 
 
 async def test_a_change_that_can_never_be_written_ends_the_watch(path: Path) -> None:
-    async with asyncio.timeout(10), OutboxStore(path) as store:
+    async with asyncio.timeout(30), OutboxStore(path) as store:
         store.put(Change(statements=[("INSERT INTO clock VALUES (2, 0)", ())]))
         with pytest.raises(sqlite3.IntegrityError):
             await store.watch()

@@ -13,7 +13,7 @@ from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.opening import DATABASE
 from nereid_cloud.laptop import statelock
 
-TIMEOUT_S = 30
+TIMEOUT_S = 60
 
 
 class Nereid(Protocol):

@@ -26,7 +26,7 @@ LEASE_REF = Ref(kind=LEASE, name="nereid-gm", namespace="default")
 
 
 def _datasets(cluster: Cluster) -> list[Object]:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while True:
         try:
             return cluster.list(DATASET).items

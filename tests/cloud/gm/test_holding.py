@@ -25,7 +25,7 @@ async def test_a_node_is_awaited_while_it_may_hold_what_it_shall_not(cluster: Lo
         add_node(cluster, name)
     callbacks = Callbacks(node_exists=lambda _: True, raise_epoch=raise_epoch, on_report=lambda _node, _report: None)
     async with Informer(cluster, NODE) as nodes, Informer(cluster, DATASET) as datasets:
-        await asyncio.wait_for(nodes.wait_synced(), 10)
+        await asyncio.wait_for(nodes.wait_synced(), 30)
         holding = Holding(
             cluster, objects=datasets, nodes=nodes, observed=Observed(timeout_s=1, clock=time.monotonic),
             downstream=Downstream(cluster="c", identity="gm", epoch=1, callbacks=callbacks),

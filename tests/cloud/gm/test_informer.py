@@ -32,7 +32,7 @@ class Changes:
         await self._came.wait()
 
     async def until(self, change: tuple[str, bool, bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while change not in self.seen:
                 await self.next()
 
@@ -41,7 +41,7 @@ async def test_the_cache_follows_the_cluster(cluster: LocalCluster) -> None:
     cluster.create(model("one"))
     changes = Changes()
     async with Informer(cluster, MODEL, changes) as informer:
-        await asyncio.wait_for(informer.wait_synced(), 10)
+        await asyncio.wait_for(informer.wait_synced(), 30)
         assert informer.get("default", "one") == cluster.get(REF)
         cluster.create(model("two"))
         await changes.until(("two", False, True))
@@ -60,7 +60,7 @@ async def test_objects_are_found_by_namespace_uid_and_label(cluster: LocalCluste
         cluster.create({**obj, "metadata": {**obj["metadata"], "labels": {"team": team}}})
     changes = Changes()
     async with Informer(cluster, MODEL, changes, index="team") as informer:
-        await asyncio.wait_for(informer.wait_synced(), 10)
+        await asyncio.wait_for(informer.wait_synced(), 30)
         view = informer.named("default")
         uid = cluster.get(REF)["metadata"]["uid"]
         assert set(view) == {"one", "two", "three"}
@@ -85,7 +85,7 @@ class LateWatcher(LocalCluster):
         self.gate = threading.Event()
 
     def watch(self, *args: Any, **options: Any) -> Iterator[WatchEvent]:
-        self.gate.wait(10)
+        self.gate.wait(30)
         yield from super().watch(*args, **options)
 
 
@@ -94,7 +94,7 @@ async def test_a_watch_that_is_too_old_is_followed_by_a_new_list(tmp_path: Path)
     cluster.create(model("one"))
     changes = Changes()
     async with Informer(cluster, MODEL, changes) as informer:
-        await asyncio.wait_for(informer.wait_synced(), 10)
+        await asyncio.wait_for(informer.wait_synced(), 30)
         cluster.delete(REF)
         cluster.create(model("last"))
         for number in range(300):
@@ -114,7 +114,7 @@ async def test_a_list_of_one_namespace_says_nothing_of_the_others(tmp_path: Path
         cluster.create(in_namespace(namespace, "one"))
     changes = Changes()
     async with Informer(cluster, MODEL, changes, namespaces=("a", "b")) as informer:
-        await asyncio.wait_for(informer.wait_synced(), 10)
+        await asyncio.wait_for(informer.wait_synced(), 30)
         assert {*map(_place, informer.items())} == {("a", "one"), ("b", "one")}
         cluster.delete(Ref(kind=MODEL, name="one", namespace="a"))
         # The history is too short for either watch: both namespaces are listed again.
@@ -125,7 +125,7 @@ async def test_a_list_of_one_namespace_says_nothing_of_the_others(tmp_path: Path
                 cluster.patch(ref, {"metadata": {"labels": {"n": str(number)}}})
         cluster.gate.set()
         await changes.until(("one", True, False))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(informer.items()) < 3:
                 await changes.next()
         assert {*map(_place, informer.items())} == {("a", "last"), ("b", "one"), ("b", "last")}
@@ -144,7 +144,7 @@ def _place(obj: Object) -> tuple[str, str]:
 async def test_a_written_object_replaces_what_it_was_based_on_and_nothing_newer(cluster: LocalCluster) -> None:
     cluster.create(model("one"))
     async with Informer(cluster, MODEL) as informer:
-        await asyncio.wait_for(informer.wait_synced(), 10)
+        await asyncio.wait_for(informer.wait_synced(), 30)
         base = informer.get("default", "one")
         assert base is not None
         first = {**base, "metadata": {**base["metadata"], "resourceVersion": "1000"}}
@@ -167,7 +167,7 @@ async def test_an_unforeseen_error_is_handed_to_whoever_owns_the_cache(tmp_path:
     cluster = BrokenWatcher(tmp_path / DATABASE)
     async with Informer(cluster, MODEL) as informer:
         with pytest.raises(RuntimeError, match="unforeseen"):
-            await asyncio.wait_for(informer.failed(), 10)
+            await asyncio.wait_for(informer.failed(), 30)
     cluster.close()
 
 
@@ -179,12 +179,12 @@ async def test_a_change_that_its_listener_cannot_take_is_no_less_an_error(cluste
 
     async with Informer(cluster, MODEL, refuse) as informer:
         with pytest.raises(RuntimeError, match="unforeseen"):
-            await asyncio.wait_for(informer.failed(), 10)
+            await asyncio.wait_for(informer.failed(), 30)
 
 
 async def test_a_globalmanager_whose_cache_stands_still_ends(tmp_path: Path, broker: Mosquitto, gm: GmFactory) -> None:
     cluster = BrokenWatcher(tmp_path / DATABASE)
     with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="unforeseen")):
         async with gm(cluster=cluster) as leading:
-            await asyncio.wait_for(asyncio.shield(leading), 20)
+            await asyncio.wait_for(asyncio.shield(leading), 30)
     cluster.close()

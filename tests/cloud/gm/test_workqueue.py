@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from nereid_cloud.gm.workqueue import WorkQueue
 
+WAIT_S = 30.0
+
 
 async def test_a_key_added_twice_is_handed_out_once() -> None:
     queue: WorkQueue[str] = WorkQueue()
@@ -25,7 +27,7 @@ async def test_a_key_added_during_its_work_comes_again_afterwards_and_not_before
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(queue.get(), 0.05)
     queue.done(key)
-    assert await asyncio.wait_for(queue.get(), 1) == "a"
+    assert await asyncio.wait_for(queue.get(), WAIT_S) == "a"
 
 
 async def test_getting_waits_for_a_key() -> None:
@@ -33,18 +35,18 @@ async def test_getting_waits_for_a_key() -> None:
     waiting = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     queue.add("a")
-    assert await asyncio.wait_for(waiting, 1) == "a"
+    assert await asyncio.wait_for(waiting, WAIT_S) == "a"
 
 
 async def test_the_earliest_delay_counts() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add_after("a", 0.01)
     queue.add_after("a", 60)
-    assert await asyncio.wait_for(queue.get(), 1) == "a"
+    assert await asyncio.wait_for(queue.get(), WAIT_S) == "a"
     queue.done("a")
     queue.add_after("a", 60)
     queue.add_after("a", 0.01)
-    assert await asyncio.wait_for(queue.get(), 1) == "a"
+    assert await asyncio.wait_for(queue.get(), WAIT_S) == "a"
     queue.close()
 
 
@@ -73,12 +75,12 @@ def test_no_key_is_worked_on_twice_at_once_and_none_is_lost(steps: list[tuple[st
             elif step == "done" and working:
                 queue.done(working.pop(0))
             elif step == "get" and owed - set(working):
-                got = await asyncio.wait_for(queue.get(), 1)
+                got = await asyncio.wait_for(queue.get(), WAIT_S)
                 assert got not in working
                 working.append(got)
                 owed.discard(got)
         for key in working:
             queue.done(key)
-        assert {await asyncio.wait_for(queue.get(), 1) for _ in range(len(owed))} == owed
+        assert {await asyncio.wait_for(queue.get(), WAIT_S) for _ in range(len(owed))} == owed
 
     asyncio.run(play())
