@@ -92,7 +92,7 @@ def test_images_have_the_packages_version(overlay: str) -> None:
     ours = version("nereid-ai")
     assert images == {f"nereid-{part}:{ours}" for part in ("broker", "cloud", "edge")}
     table = yaml.safe_load(one(found, "ConfigMap", "nereid-runtimes")["data"]["runtimes.yaml"])
-    assert {runtime["image"] for runtime in table.values()} == {f"nereid-worker:{ours}"}
+    assert {one["image"] for one in table.values() if "command" not in one} == {f"nereid-worker:{ours}"}
 
 
 def test_the_shipped_runtime_table_can_be_read() -> None:

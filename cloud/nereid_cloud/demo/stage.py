@@ -19,6 +19,7 @@ from nereid_shared.errors import UserError
 
 SERVICE: Final = "digits"
 NAMESPACE: Final = "default"
+SERVED: Final = "inferencemodels.yaml"
 SAMPLE_ROOT: Final = f"{HOST_ROOT}/examples/digits"
 """The folder that the sample manifests name; the demo's own stands for it."""
 
@@ -70,8 +71,10 @@ class Stage:
         return found
 
     def write_sample(self, folder: Path) -> Path:
-        """Write the manifests as a file that this system's user can apply."""
+        """Write the manifests as files that this system's user can apply; returns that of the service."""
         folder.mkdir(exist_ok=True)
+        served = (data.path("samples") / SERVED).read_text()
+        (folder / SERVED).write_text(served.replace(SAMPLE_ROOT, str(self.folder)))
         sample = folder / f"{SERVICE}.yaml"
         sample.write_text(yaml.safe_dump_all(self.manifests(), sort_keys=False))
         return sample
