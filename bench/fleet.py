@@ -17,7 +17,6 @@ from bench.wire import Wire, open_wire
 from nereid_edge.desired import Applied, DesiredState, Due, Verdict
 from nereid_shared import topics
 from nereid_shared.kinds import KINDS
-from nereid_shared.link import BACKOFF_MAX_S, BACKOFF_MIN_S
 from nereid_shared.messages import (
     Desired,
     GmAlive,
@@ -31,12 +30,13 @@ from nereid_shared.messages import (
     TaskState,
     TaskStatus,
 )
+from nereid_shared.reconnecting import Reconnects
 
 KEEPALIVE_S: Final = 20
 HEARTBEAT_S: Final = 30.0
 # As many TCP connections are made at once; the kernel's queue of a listener is not endless.
 _CONNECTING: Final = 200
-_GOOD_AFTER_S: Final = 5.0
+CONNECT_S: Final = 5.0
 
 OnState = Callable[["Node", NodeState], None]
 
@@ -50,7 +50,8 @@ class Node:
         self._fleet, self._boot = fleet, f"{fleet.rng.getrandbits(64):016x}"
         self._wire: Wire | None = None
         self._numbers = count(1)
-        self.connections = self._lost = 0
+        self.connections = 0
+        self._tries = Reconnects(tls=False, patience_s=CONNECT_S)
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -93,9 +94,7 @@ class Node:
         self.machine.disconnected()
         if self._timer is not None:
             self._timer.cancel()
-        self._lost = 1 if time.monotonic() - self._since > _GOOD_AFTER_S else self._lost + 1
-        delay_s = self._fleet.rng.uniform(BACKOFF_MIN_S, min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0**self._lost))
-        self._fleet.later(delay_s, self)
+        self._fleet.later(self._tries.pause_s(lasted_s=time.monotonic() - self._since), self)
 
     def on_message(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """Take what the GlobalManager says."""

@@ -8,16 +8,16 @@ clean start: what must survive a connection is in the caller's hands (protocol, 
 import asyncio
 import inspect
 import logging
-import random
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from paho.mqtt.client import topic_matches_sub
 
-from nereid_shared.backoff import doubled
 from nereid_shared.errors import (
     LinkBusy,
     LinkDown,
@@ -27,16 +27,13 @@ from nereid_shared.errors import (
     PublishRefused,
 )
 from nereid_shared.link_settings import LinkSettings, TlsFiles, Will
+from nereid_shared.reconnecting import Reconnects
 from nereid_shared.session import DELIVERED, FAILURE, NO_SUBSCRIBER, OnAck, Received, Session, reason_name
 
 __all__ = ["DELIVERED", "FAILURE", "NO_SUBSCRIBER", "Handler", "Link", "LinkSettings", "Message", "TlsFiles", "Will"]
 
 logger = logging.getLogger(__name__)
 
-BACKOFF_MIN_S: Final = 0.1
-BACKOFF_MAX_S: Final = 10.0
-# A connection that lasted this long was a good one: the next loss starts again with a short back-off.
-_GOOD_AFTER_S: Final = 10.0
 _ROUTES_KEPT: Final = 4096
 
 
@@ -121,6 +118,7 @@ class Link:
         self._session: Session | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._finishers: set[asyncio.Task[None]] = set()
+        self._up_since = math.inf
         self._is_up = asyncio.Event()
         self._is_down = asyncio.Event()
         self._is_down.set()
@@ -252,24 +250,22 @@ class Link:
         return session
 
     async def _supervise(self) -> None:
-        lost = 0
+        tries = Reconnects(tls=self.settings.tls is not None, patience_s=self.settings.connect_timeout_s)
         while True:
-            began = time.monotonic()
+            self._up_since = math.inf
             try:
-                await self._live_one_connection()
+                await self._live_one_connection(tries.patience_s)
             except NereidError as error:
                 self._tell(str(error))
             except Exception:  # the supervisor: on_connect's mistake ends one connection, not the link
                 logger.exception("connection given up", extra={"client_id": self.settings.client_id})
                 self.last_error = "on_connect raised"
-            lost = 1 if time.monotonic() - began > _GOOD_AFTER_S else lost + 1
-            # Jitter from the first try on: a fleet that lost its broker must not come back as one.
-            await asyncio.sleep(random.uniform(BACKOFF_MIN_S, doubled(BACKOFF_MIN_S, lost, longest_s=BACKOFF_MAX_S)))  # noqa: S311
+            await asyncio.sleep(tries.pause_s(lasted_s=max(0.0, time.monotonic() - self._up_since)))
 
-    async def _live_one_connection(self) -> None:
+    async def _live_one_connection(self, patience_s: float) -> None:
         number = self.connections + 1
         will = self._will(number) if callable(self._will) else self._will
-        session = Session(self.settings, will=will, on_message=self._on_message)
+        session = Session(replace(self.settings, connect_timeout_s=patience_s), will=will, on_message=self._on_message)
         try:
             try:
                 await session.open()
@@ -283,6 +279,7 @@ class Link:
                 await _unless_ended(self._on_connect(self), session)
             if session.up:
                 self.last_error = ""
+                self._up_since = time.monotonic()
                 self._is_down.clear()
                 self._is_up.set()
                 logger.info("connected", extra={"client_id": self.settings.client_id, "connection": number})

@@ -567,6 +567,26 @@ async def test_leaving_while_connecting_is_quick(broker: Mosquitto) -> None:
                 await until(lambda: proxy.accepted == 1)
 
 
+async def test_a_broker_that_is_slow_in_tls_gets_more_time_at_each_try() -> None:
+    lasted: list[float] = []
+    third = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        begun = asyncio.get_running_loop().time()
+        while await reader.read(4096):
+            pass
+        lasted.append(asyncio.get_running_loop().time() - begun)
+        writer.close()
+        if len(lasted) == 3:
+            third.set()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        url = f"mqtts://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with asyncio.timeout(TIMEOUT_S), Link(LinkSettings.from_url(url, client_id="c", connect_timeout_s=0.1)):
+            await third.wait()
+    assert lasted[2] >= 0.19  # 0.2 but for the time that the connection takes
+
+
 async def test_a_peer_that_hangs_in_tls_blocks_nobody(broker: Mosquitto) -> None:
     others = set(threading.enumerate())  # tests before this one may have left a connecting thread to its time-out
     async with Proxy(broker.port) as proxy:
