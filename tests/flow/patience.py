@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(probe: Callable[[], T], what: str, *, within_s: float = 30.0) -> T:
+def until(probe: Callable[[], T], what: str, *, within_s: float = 60.0) -> T:
     """Return the first truthy value of `probe`; fail where there is none in time."""
     end = time.monotonic() + within_s
     while not (value := probe()):

@@ -53,7 +53,7 @@ def _role(pid: int) -> str:
     return next((text.partition("=")[2] for text in variables if text.startswith("NEREID_ROLE=")), "edge")
 
 
-def assert_none_left(state: Path, *, within_s: float = 10.0) -> None:
+def assert_none_left(state: Path, *, within_s: float = 30.0) -> None:
     """Fail where a process of the system is still there."""
     end = time.monotonic() + within_s
     while left := of_state(state):

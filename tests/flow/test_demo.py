@@ -18,7 +18,7 @@ from tests.flow import patience, processes
 
 from nereid_cloud.laptop.system import BASE_PORT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 PARTS = ["gm", "lc-edge-0", "broker-cloud", "broker-edge-0", "worker-edge", "worker-cloud", "podrunner-edge-0"]
 
 
@@ -52,6 +52,14 @@ def logged(state: Path) -> int:
     )
 
 
+def until_it_streams(process: subprocess.Popen[str], state: Path, *, samples: int) -> None:
+    """Return when so many samples were answered; fail with the demo's own words where it ends before."""
+    is_over = patience.until(
+        lambda: process.poll() is not None or (logged(state) > samples and "streams"), "the stream", within_s=150
+    )
+    assert is_over == "streams", process.communicate()[1]
+
+
 def finished(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, err = process.communicate()
     assert process.returncode == 0, err
@@ -81,7 +89,7 @@ def test_a_cut_link_makes_corrections_and_loses_nothing(tmp_path: Path) -> None:
 def test_a_part_that_is_killed_in_the_middle_costs_no_sample(tmp_path: Path, part: str) -> None:
     state = tmp_path / "state"
     with demo(state, "--samples", "250", "--no-cut") as process:
-        patience.until(lambda: logged(state) > 60, "the stream to begin", within_s=90)
+        until_it_streams(process, state, samples=60)
         os.kill(processes.part(state, part), signal.SIGKILL)
         report = finished(process)
     assert problems_of(report, samples=250) == []
@@ -92,11 +100,11 @@ def test_a_part_that_is_killed_in_the_middle_costs_no_sample(tmp_path: Path, par
 def test_an_interrupted_demo_takes_everything_down(tmp_path: Path, number: signal.Signals) -> None:
     state = tmp_path / "state"
     with demo(state) as process:
-        patience.until(lambda: logged(state) > 20, "the stream to begin", within_s=90)
+        until_it_streams(process, state, samples=20)
         process.send_signal(number)
         process.communicate()
     assert process.returncode == {signal.SIGKILL: -signal.SIGKILL}.get(number, 130)
-    processes.assert_none_left(state, within_s=40)
+    processes.assert_none_left(state, within_s=60)
 
 
 def test_taken_ports_do_not_hinder_the_demo(tmp_path: Path) -> None:

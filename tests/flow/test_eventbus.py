@@ -23,7 +23,7 @@ from nereid_shared.messages import TaskRow
 
 pytestmark = pytest.mark.slow  # each test starts processes
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 30.0
 
 # As EventBus subscribes (v1.23), with one Rule for the topic `orders` of namespace `default`.
 SUBSCRIPTIONS = (
@@ -132,7 +132,7 @@ async def cloud(lab: Lab) -> AsyncIterator[CloudPeer]:
 
 def task_of(folder: Path, greys: list[int]) -> TaskRow:
     rule = {"name": "Margin", "parameters": [{"key": "threshold", "value": "0.5"}]}
-    row = service_row(dataset={"name": "frames"}, hardExampleAlgorithm=rule, deadline="5s")
+    row = service_row(dataset={"name": "frames"}, hardExampleAlgorithm=rule, deadline="1m")
     assert row.spec is not None
     refs = {
         **row.refs,
@@ -206,7 +206,7 @@ async def test_a_service_and_eventbus_share_a_broker_and_do_not_meet(
     ledger = gm.ledger(SERVICE_UID)
     assert (ledger.seen, ledger.hard, ledger.failed) == (200, 80, {})
     assert len([event for event in events if event["event"] == "edge"]) == 200
-    assert sorted(cloud.seen) == list(range(1, 81))
+    assert set(cloud.seen) == set(range(1, 81))
 
 
 async def test_a_node_keeps_nothing_of_eventbus_in_the_cloud(

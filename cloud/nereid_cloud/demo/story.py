@@ -27,7 +27,8 @@ POLL_S: Final = 0.25
 STALL_S: Final = 90.0
 """Without any new count for so long the demo gives up and says what it was waiting for."""
 
-READY_S: Final = 60.0
+READY_S: Final = 120.0
+"""A busy machine starts a dozen processes in a minute, and nothing of the service moves meanwhile."""
 MANAGER: Final = "nereid-demo"
 
 SETTLE_S: Final = 30.0
