@@ -87,6 +87,7 @@ class LocalController:
             relay=self._relay,
             cache=(settings.cache_folder, settings.cache_max_bytes),
             served=ServedBook(folder.served),
+            datasets=folder.datasets_db,
             on_change=self._changed,
         )
         self._cloud = self._cloud_link()

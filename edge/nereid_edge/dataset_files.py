@@ -1,35 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many samples the node's datasets have: counted when their files change, told when the count does.
+"""What the node's datasets hold: read when their files change, told when it is another than before.
 
-One thread of its own looks at each file's time and size (`os.stat`) and reads a file only when those have changed, in
-bounded memory; a slow disk or a dead network share holds up nothing else. Read are ``csv`` (records after the header,
-which is always the first one that is not blank, quoted newlines inside a record) and ``txt`` (lines that are not
-blank). A folder is the sum of its files of that suffix. The worker serves what is counted here.
+One thread of its own waits for changes (`FolderWatch`) and, since nobody tells of all of them, looks at the times and
+sizes of indices and folders now and then; a slow disk or a dead network share holds up nothing else. What is read, and
+what of it is known from before, is `nereid_shared.datasets`'.
 """
 
-import codecs
-import csv
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, TextIO
-from urllib.parse import unquote, urlsplit
+from typing import Final
 
-from nereid_shared.defaults import DATASET_FORMATS
-from nereid_shared.errors import PermanentError
+from nereid_edge.folder_watch import FolderWatch
+from nereid_edge.reading_apart import APART, read_apart
+from nereid_shared.datasets import Dataset, Known, Reading, read
+from nereid_shared.datasets.known import TICK_NS
+from nereid_shared.errors import UserError
+from nereid_shared.messages import DatasetStatistics
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 2.0
-MAX_LINE: Final = 1024 * 1024
-_CHUNK: Final = 256 * 1024
-_BOM: Final = codecs.BOM_UTF8
-# A file that never stops growing is read for at most a tenth of the time.
+WATCHED_LOOK_EVERY_S: Final = 15.0
+"""Where each folder is watched: for what no watch tells, such as another machine's writing to a share."""
+MOST_LOOKS: Final = 10_000
+"""Pictures of a dataset that are looked at."""
+MOST_FOLDERS: Final = 2000
+"""Of a dataset, whose times are looked at."""
+# Files that never stop changing are read twice a second, and for at most a tenth of the time.
 _REST: Final = 9.0
+_LEAST_REST_S: Final = 0.5
+# All files' times, though no folder has changed: every minute, or for a 200th of the time.
+_WHOLE_LOOK_EVERY_S: Final = 60.0
+_WHOLE_LOOK_REST: Final = 200.0
 
 Signature = tuple[tuple[str, int, int], ...]
 
@@ -52,25 +59,33 @@ class DatasetCount:
     """
 
     samples: int | None = None
+    statistics: DatasetStatistics | None = None
     changed_at: float | None = None
     reason: str = ""
     message: str = ""
 
 
-class DatasetProblem(PermanentError):
-    """A dataset that has no number of samples."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        self.reason = reason
-        super().__init__(message)
+class _Ended(Exception):
+    """Nobody wants what is being read any more."""
 
 
 @dataclass(slots=True)
 class _Watched:
+    """A dataset with what was seen of it.
+
+    Attributes:
+        signature: the state of its files and folders when they were read; None where they could not be.
+        again: it is to be read again at once, whatever the signature says.
+        whole_at: when all files are looked at, though no folder has changed.
+    """
+
     source: DatasetSource
     signature: Signature | None = None
+    folders: frozenset[str] = field(default_factory=frozenset)
     count: DatasetCount | None = None
+    again: bool = False
     not_before: float = 0.0
+    whole_at: float = 0.0
 
 
 class DatasetMonitor:
@@ -78,13 +93,28 @@ class DatasetMonitor:
 
     Args:
         on_count: called in the thread with the uid and the count whenever that has changed.
-        look_every_s: rhythm in which files are looked at.
+        known: file that keeps what was read, so that only changed files are read again; None for none.
+        look_every_s: rhythm in which files are looked at that nobody watches.
+        watched_look_every_s: rhythm for those in folders that are watched.
+        folder_watch: what watches them; it is closed with the thread.
     """
 
-    def __init__(self, on_count: Callable[[str, DatasetCount], None], *, look_every_s: float = LOOK_EVERY_S) -> None:
-        self._on_count, self._look_every_s = on_count, look_every_s
+    def __init__(
+        self,
+        on_count: Callable[[str, DatasetCount], None],
+        *,
+        known: Path | None = None,
+        look_every_s: float = LOOK_EVERY_S,
+        watched_look_every_s: float = WATCHED_LOOK_EVERY_S,
+        folder_watch: FolderWatch | None = None,
+    ) -> None:
+        self._on_count = on_count
+        self._look_every_s, self._watched_look_every_s = look_every_s, watched_look_every_s
+        self._least_rest_s = min(_LEAST_REST_S, look_every_s)
+        self._known = None if known is None else Known(known)
         self._sources: Mapping[str, DatasetSource] = {}
-        self._wake = threading.Event()
+        self._reads: Mapping[str, DatasetSource] = self._sources
+        self._watch = folder_watch or FolderWatch()
         self._stop = False
         self._thread: threading.Thread | None = None
 
@@ -94,126 +124,140 @@ class DatasetMonitor:
         if self._thread is None and sources:
             self._thread = threading.Thread(target=self._run, name="datasets", daemon=True)
             self._thread.start()
-        self._wake.set()
+        self._watch.call()
 
     def stop(self) -> None:
         """End the thread without waiting for a file that it reads."""
         self._stop = True
-        self._wake.set()
+        self._watch.call()
+        if self._thread is None:
+            self._watch.close()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread's end, after `stop`."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
         watched: dict[str, _Watched] = {}
         while not self._stop:
-            self._wake.clear()
-            sources = self._sources
-            watched = {
-                uid: watched[uid] if uid in watched and watched[uid].source == source else _Watched(source)
-                for uid, source in sources.items()
-            }
+            if self._reads is not self._sources:
+                self._reads = self._sources
+                watched = {
+                    uid: watched[uid] if uid in watched and watched[uid].source == source else _Watched(source)
+                    for uid, source in self._reads.items()
+                }
+                if self._known is not None:
+                    self._known.keep(_identities(self._reads.values()))
             for uid, one in watched.items():
-                if self._stop or self._sources is not sources:
+                if not self._is_wanted():
                     break
                 self._look(uid, one)
-            self._wake.wait(self._look_every_s if watched else None)
+            changed = self._rest(watched)
+            for one in watched.values():
+                one.again = one.again or bool(changed & one.folders)
+        if self._known is not None:
+            self._known.close()
+        self._watch.close()
+
+    def _is_wanted(self) -> bool:
+        return not self._stop and self._sources is self._reads
+
+    def _rest(self, watched: Mapping[str, _Watched]) -> frozenset[str]:
+        """Wait until a look is due; return the folders in which something has changed meanwhile."""
+        if not watched:
+            self._watch.follow(frozenset())
+            return self._watch.wait(None)
+        everywhere, some_are_new = self._watch.follow(
+            frozenset[str]().union(*(one.folders for one in watched.values()))
+        )
+        followed = everywhere and all(one.folders for one in watched.values())
+        now = time.monotonic()
+        due = now + (self._watched_look_every_s if followed else self._look_every_s)
+        due = min([due, *(one.not_before for one in watched.values() if one.again)])
+        return self._watch.wait(0.0 if some_are_new else due - now, gather_s=self._least_rest_s)
 
     def _look(self, uid: str, one: _Watched) -> None:
         began = time.monotonic()
-        if began < one.not_before:
+        try:
+            count = self._count(one)
+        except _Ended:
             return
-        count = self._count(one)
-        one.not_before = time.monotonic() + _REST * (time.monotonic() - began)
-        if count is not None and count != one.count:
+        if count is None:
+            return
+        ended = time.monotonic()
+        one.not_before = ended + max(self._least_rest_s, _REST * (ended - began))
+        one.whole_at = ended + max(_WHOLE_LOOK_EVERY_S, _WHOLE_LOOK_REST * (ended - began))
+        if count != one.count:
             one.count = count
             self._on_count(uid, count)
 
     def _count(self, one: _Watched) -> DatasetCount | None:
         """Return the count where the files have changed, None where they have not."""
+        began_ns = time.time_ns()
         try:
-            files = files_of(one.source)
-            if not files:
-                # Zero samples would look like a dataset that is merely empty.
-                raise DatasetProblem("NoIndex", _no_index(one.source))
-            signature = tuple((str(path), stat.st_mtime_ns, stat.st_size) for path, stat in files)
-            if signature == one.signature:
+            dataset = Dataset(one.source.url, one.source.format)
+            signature = _signature(dataset, one.folders)
+            now = time.monotonic()
+            one.again = one.again or signature != one.signature or now >= one.whole_at
+            if not one.again or now < one.not_before:
                 return None
-            samples = sum(count_samples(path, one.source.format) for path, _ in files)
-        except DatasetProblem as problem:
-            one.signature = None
-            return DatasetCount(reason=problem.reason, message=str(problem))
+            one.again = False
+            # Also what cannot be read is read again only when it has changed.
+            one.signature = signature
+            reading = self._read(dataset)
+            one.folders = frozenset(sorted(reading.folders)[:MOST_FOLDERS])
+            one.signature = _signature(dataset, one.folders)
+            one.again = _is_fresh(one.signature, began_ns)
+        except UserError as error:
+            one.again = _is_fresh(one.signature, began_ns)
+            return DatasetCount(reason=error.reason or "DatasetInvalid", message=str(error))
         except OSError as error:
-            one.signature = None
+            one.signature, one.folders, one.again = None, frozenset(), False
             return DatasetCount(reason=_reason(error), message=f"{one.source.url}: {error.strerror}")
-        one.signature = signature
-        return DatasetCount(samples=samples, changed_at=max((stat.st_mtime for _, stat in files), default=None))
+        return DatasetCount(samples=reading.samples, statistics=reading.statistics, changed_at=reading.changed_at)
+
+    def _read(self, dataset: Dataset) -> Reading:
+        if dataset.format in APART:
+            return read_apart(dataset, is_wanted=self._is_wanted)
+        return read(dataset, known=self._known, most_looks=MOST_LOOKS, progress=self._check)
+
+    def _check(self, _: int) -> None:
+        if not self._is_wanted():
+            raise _Ended
 
 
-def files_of(source: DatasetSource) -> list[tuple[Path, os.stat_result]]:
-    """Return a dataset's files with their state, sorted by name.
-
-    Raises:
-        DatasetProblem: the URL is not a path on this node, or the format is unknown.
-        OSError: the path cannot be looked at.
-    """
-    parts = urlsplit(source.url)
-    if parts.scheme not in ("", "file") or not parts.path.startswith("/"):
-        raise DatasetProblem("DatasetUrlUnsupported", f"{source.url}: a path on the node is needed")
-    if source.format not in DATASET_FORMATS:
-        raise DatasetProblem(
-            "DatasetFormatUnknown", f"format {source.format!r}: known are {', '.join(DATASET_FORMATS)}"
-        )
-    path = Path(unquote(parts.path) if parts.scheme else source.url)
-    if not path.is_dir():
-        return [(path, path.stat())]
-    return [(file, file.stat()) for file in sorted(path.glob(f"*.{source.format}")) if file.is_file()]
+def _identities(sources: Iterable[DatasetSource]) -> set[str]:
+    found = set()
+    for source in sources:
+        with suppress(UserError):
+            found.add(Dataset(source.url, source.format).identity)
+    return found
 
 
-def count_samples(path: Path, format_: str) -> int:
-    """Return the number of samples in a file.
+def _signature(dataset: Dataset, folders: frozenset[str]) -> Signature:
+    """Return what differs where an index or a folder has changed.
 
     Raises:
-        DatasetProblem: it cannot be such a file.
-        OSError: it cannot be read.
+        UserError: there is no index.
+        OSError: the path is not there.
     """
-    if format_ == "csv":
-        # Each byte is a character: no file is wrong as text, and none takes time to decode.
-        with path.open(encoding="latin-1", newline="") as text:
-            if text.read(len(_BOM)) != _BOM.decode("latin-1"):
-                text.seek(0)
-            return _csv_records(text, path)
-    with path.open("rb") as binary:
-        if binary.read(len(_BOM)) != _BOM:
-            binary.seek(0)
-        return _text_lines(binary)
+    state = [_state(dataset.path), *map(_state, dataset.indices())]
+    for folder in sorted(folders):
+        with suppress(OSError):  # one that is gone is a change, too
+            state.append(_state(Path(folder)))
+    return tuple(state)
 
 
-def _csv_records(text: TextIO, path: Path) -> int:
-    try:
-        records = sum(1 for record in csv.reader(_lines(text, path), strict=False) if record)
-    except csv.Error as error:
-        raise DatasetProblem("DatasetInvalid", f"{path}: {error}") from error
-    return max(0, records - 1)
+def _is_fresh(signature: Signature | None, began_ns: int) -> bool:
+    """Whether something was written while it was read, or just before: a second change may look like the first."""
+    now_ns = time.time_ns()
+    return any(began_ns - TICK_NS <= changed_ns <= now_ns for _, changed_ns, _ in signature or ())
 
 
-def _lines(text: TextIO, path: Path) -> Iterator[str]:
-    while line := text.readline(MAX_LINE):
-        if len(line) >= MAX_LINE and not line.endswith(("\n", "\r")):
-            raise DatasetProblem("DatasetInvalid", f"{path}: a line is longer than {MAX_LINE} characters")
-        yield line
-
-
-def _text_lines(binary: BinaryIO) -> int:
-    lines, has_text = 0, False
-    while chunk := binary.read(_CHUNK):
-        *ended, rest = chunk.split(b"\n")
-        for piece in ended:
-            lines += has_text or bool(piece.strip())
-            has_text = False
-        has_text = has_text or bool(rest.strip())
-    return lines + has_text
-
-
-def _no_index(source: DatasetSource) -> str:
-    return f"no .{source.format} in {source.url}; an index is needed; `nereid new` writes one"
+def _state(path: Path) -> tuple[str, int, int]:
+    stat = path.stat()
+    return str(path), stat.st_mtime_ns, stat.st_size
 
 
 def _reason(error: OSError) -> str:

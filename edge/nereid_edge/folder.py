@@ -53,6 +53,11 @@ class StateFolder:
             self._lock = None
 
     @property
+    def datasets_db(self) -> Path:
+        """The file of what was read of datasets; without it they are read again."""
+        return self.path / "datasets.db"
+
+    @property
     def desired_db(self) -> Path:
         """The file of the desired state."""
         return self.path / "desired.db"

@@ -86,8 +86,9 @@ class Tasks:
     """
 
     def __init__(
-        self, *, relay: Relay, cache: tuple[Path, int], served: ServedBook, on_change: Callable[[], None]
-    ) -> None:
+        self, *, relay: Relay, cache: tuple[Path, int], served: ServedBook, datasets: Path | None = None,
+        on_change: Callable[[], None],
+    ) -> None:  # fmt: skip
         self._relay, self._served, self._on_change = relay, served, on_change
         self._preparing = Preparing(cache[0], max_bytes=cache[1], on_change=self._prepared)
         self._unsaved = False
@@ -101,7 +102,7 @@ class Tasks:
         self._known = False
         self._told: dict[str, tuple[str, ...]] = {}
         loop = asyncio.get_running_loop()
-        self._datasets = DatasetMonitor(lambda uid, count: _post(loop, self._counted, uid, count))
+        self._datasets = DatasetMonitor(lambda uid, count: _post(loop, self._counted, uid, count), known=datasets)
 
     def attach(self, edge: Link) -> None:
         """Set the link to the edge broker."""
@@ -367,7 +368,8 @@ class Tasks:
             changed_at = rfc3339_millis(count.changed_at) if count.changed_at else None
             return TaskStatus(
                 phase="dataset", status=status, uid=uid, generation=row.generation,
-                number_of_samples=count.samples, update_time=changed_at, reason=reason, message=message,
+                number_of_samples=count.samples, statistics=count.statistics, update_time=changed_at, reason=reason,
+                message=message,
             )  # fmt: skip
         view = self._workers.get(one.worker)
         info = view.info if view else None

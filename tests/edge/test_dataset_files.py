@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import csv
-import io
 import os
 import queue
 from collections.abc import Iterator
@@ -9,24 +7,31 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.shared.datasets import scenes
 
-from nereid_edge.dataset_files import (
-    MAX_LINE,
-    DatasetCount,
-    DatasetMonitor,
-    DatasetProblem,
-    DatasetSource,
-    count_samples,
-    files_of,
-)
+from nereid_edge.dataset_files import DatasetCount, DatasetMonitor, DatasetSource
+from nereid_edge.folder_watch import FolderWatch
+from nereid_edge.reading_apart import read_apart
+from nereid_shared.datasets import Dataset, read
+from nereid_shared.errors import UserError
 from nereid_worker import Files
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
+NEVER_S = 3600.0
+OLD_NS = 1_700_000_000_000_000_000
 
 
 def written(path: Path, text: str) -> Path:
     path.write_bytes(text.encode())
     return path
+
+
+def counted(path: Path, format_: str) -> int:
+    """Return the number of samples, which is the same however it is found."""
+    dataset = Dataset(str(path), format_)
+    samples = read(dataset).samples
+    assert dataset.count() == samples
+    return samples
 
 
 @pytest.mark.parametrize(
@@ -44,47 +49,33 @@ def written(path: Path, text: str) -> Path:
     ],
 )
 def test_csv_counts_records_after_the_header(tmp_path: Path, text: str, samples: int) -> None:
-    assert count_samples(written(tmp_path / "d.csv", text), "csv") == samples
+    assert counted(written(tmp_path / "d.csv", text), "csv") == samples
 
 
 @pytest.mark.parametrize(
     ("text", "samples"), [("", 0), ("\n\n", 0), ("a\nb", 2), ("a\r\n \t\r\nb\r\n", 2), ("x" * 600_000 + "\ny\n", 2)]
 )
 def test_txt_counts_lines_that_are_not_blank(tmp_path: Path, text: str, samples: int) -> None:
-    assert count_samples(written(tmp_path / "d.txt", text), "txt") == samples
-
-
-CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
-
-
-@given(rows=st.lists(st.lists(CELL, min_size=2, max_size=3), max_size=12))
-def test_what_a_csv_writer_writes_is_counted(tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]]) -> None:
-    out = io.StringIO(newline="")
-    csv.writer(out).writerows([["image", "label"], *rows])
-    path = tmp_path_factory.getbasetemp() / "written.csv"
-    assert count_samples(written(path, out.getvalue()), "csv") == len(rows)
-
-
-def test_a_line_without_end_is_refused_instead_of_read_into_memory(tmp_path: Path) -> None:
-    path = written(tmp_path / "d.csv", "a,b\n" + "x" * (MAX_LINE + 1))
-    with pytest.raises(DatasetProblem, match="longer than"):
-        count_samples(path, "csv")
+    assert counted(written(tmp_path / "d.txt", text), "txt") == samples
 
 
 class Watch:
-    """A monitor whose counts can be waited for."""
+    """A monitor whose counts can be waited for; told of changes by inotify alone, or by its looks alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, inotify: bool, known: Path | None = None) -> None:
         self.counts: queue.Queue[tuple[str, DatasetCount]] = queue.Queue()
-        self.monitor = DatasetMonitor(lambda uid, count: self.counts.put((uid, count)), look_every_s=0.05)
+        self.monitor = DatasetMonitor(
+            lambda uid, count: self.counts.put((uid, count)), known=known, look_every_s=0.05,
+            watched_look_every_s=NEVER_S, folder_watch=FolderWatch() if inotify else FolderWatch(max_folders=0),
+        )  # fmt: skip
 
     def next(self) -> DatasetCount:
         return self.counts.get(timeout=TIMEOUT_S)[1]
 
 
-@pytest.fixture
-def watch() -> Iterator[Watch]:
-    made = Watch()
+@pytest.fixture(params=["inotify", "polling"])
+def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
+    made = Watch(inotify=request.param == "inotify")
     yield made
     made.monitor.stop()
 
@@ -93,7 +84,8 @@ def test_a_file_is_counted_again_when_it_changes(watch: Watch, tmp_path: Path) -
     path = written(tmp_path / "d.csv", "h\n1\n")
     watch.monitor.watch({"uid": DatasetSource(url=str(path), format="csv")})
     first = watch.next()
-    assert (first.samples, first.changed_at) == (1, path.stat().st_mtime)
+    assert first.samples == 1
+    assert first.changed_at == pytest.approx(path.stat().st_mtime)
     written(path, "h\n1\n2\n")
     assert watch.next().samples == 2
 
@@ -109,6 +101,47 @@ def test_a_path_that_vanishes_is_a_reason_and_heals(watch: Watch, tmp_path: Path
     assert watch.next().samples == 2
 
 
+def test_a_folder_that_is_replaced_is_watched_where_it_was(watch: Watch, tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    (folder / "cat").mkdir(parents=True)
+    written(folder / "cat" / "1.png", "x")
+    watch.monitor.watch({"uid": DatasetSource(url=str(folder), format="folder")})
+    assert watch.next().samples == 1
+    folder.rename(tmp_path / "former")
+    assert watch.next().reason == "DatasetNotFound"
+    (tmp_path / "former").rename(folder)
+    assert watch.next().samples == 1
+    written(folder / "cat" / "2.png", "x")
+    assert watch.next().samples == 2
+
+
+def test_pictures_in_new_folders_count(watch: Watch, tmp_path: Path) -> None:
+    written(tmp_path / "1.png", "x")
+    watch.monitor.watch({"uid": DatasetSource(url=str(tmp_path), format="folder")})
+    assert watch.next().samples == 1
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    written(tmp_path / "a" / "b" / "2.png", "x")
+    found = watch.next()
+    while found.samples != 2:
+        found = watch.next()
+    assert found.statistics is not None
+    assert found.statistics.classes == {"b": 1}
+
+
+def test_a_picture_that_comes_later_is_not_missing_any_more(watch: Watch, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    path = written(tmp_path / "d.csv", "path\nimages/a.png\n")
+    watch.monitor.watch({"uid": DatasetSource(url=str(path), format="csv")})
+    first = watch.next().statistics
+    assert first is not None
+    assert first.missing == 1
+    (tmp_path / "part").write_bytes(scenes.picture(4, 4))
+    (tmp_path / "part").rename(tmp_path / "images" / "a.png")
+    again = watch.next().statistics
+    assert again is not None
+    assert (again.missing, again.max_width) == (0, 4)
+
+
 def test_a_folder_is_the_sum_of_its_files_of_that_format(watch: Watch, tmp_path: Path) -> None:
     written(tmp_path / "a.txt", "1\n2\n")
     written(tmp_path / "b.txt", "3\n")
@@ -122,26 +155,77 @@ def test_a_folder_without_an_index_has_no_number_until_it_has_one(watch: Watch, 
     watch.monitor.watch({"uid": DatasetSource(url=str(tmp_path), format="csv")})
     empty = watch.next()
     assert (empty.samples, empty.reason) == (None, "NoIndex")
-    assert empty.message == f"no .csv in {tmp_path}; an index is needed; `nereid new` writes one"
+    assert empty.message.startswith(f"{tmp_path}: no .csv in it; an index is needed. `nereid new` writes one")
     written(tmp_path / "index.csv", "path\na.png\n")
     assert watch.next().samples == 1
 
 
-def test_a_file_that_did_not_change_is_not_read_again(watch: Watch, tmp_path: Path) -> None:
+def test_a_dataset_that_is_broken_says_why_and_heals(watch: Watch, tmp_path: Path) -> None:
+    path = written(tmp_path / "d.json", '{"images": [')
+    watch.monitor.watch({"uid": DatasetSource(url=str(path), format="coco")})
+    broken = watch.next()
+    assert (broken.samples, broken.reason) == (None, "DatasetInvalid")
+    assert "no whole JSON at byte 12" in broken.message
+    written(path, '{"images": [{"id": 1, "file_name": "a.png"}]}')
+    assert watch.next().samples == 1
+
+
+def test_a_file_that_did_not_change_is_not_read_again(tmp_path: Path) -> None:
     path = written(tmp_path / "d.txt", "1\n2\n")
-    state = path.stat()
+    os.utime(path, ns=(OLD_NS, OLD_NS))
+    os.utime(tmp_path, ns=(OLD_NS, OLD_NS))
+    watch = Watch(inotify=False)
     watch.monitor.watch({"uid": DatasetSource(url=str(path), format="txt")})
     assert watch.next().samples == 2
-    lookalike = written(tmp_path / "lookalike", "1\n\n\n")
-    os.utime(lookalike, ns=(state.st_atime_ns, state.st_mtime_ns))
-    lookalike.replace(path)
-    other = written(tmp_path / "e.txt", "1\n")
+    # The same size and times: only who reads it sees a difference.
+    written(path, "1\n\n\n")
+    os.utime(path, ns=(OLD_NS, OLD_NS))
+    (tmp_path / "o").mkdir()
+    other = written(tmp_path / "o" / "e.txt", "1\n")
+    os.utime(tmp_path, ns=(OLD_NS, OLD_NS))
     watch.monitor.watch(
         {"uid": DatasetSource(url=str(path), format="txt"), "other": DatasetSource(url=str(other), format="txt")}
     )
     for lines in range(1, 5):
-        assert watch.counts.get(timeout=TIMEOUT_S) == ("other", _counted(other, lines))
+        uid, count = watch.counts.get(timeout=TIMEOUT_S)
+        assert (uid, count.samples) == ("other", lines)
         written(other, "1\n" * (lines + 1))
+    watch.monitor.stop()
+
+
+def test_what_was_read_is_known_to_the_next_process(tmp_path: Path) -> None:
+    folder = scenes.voc(tmp_path / "d")
+    for file in folder.rglob("*"):
+        os.utime(file, ns=(OLD_NS, OLD_NS))
+    source = {"uid": DatasetSource(url=str(folder), format="xml")}
+    annotation = folder / "Annotations" / "a.xml"
+    for _ in range(2):
+        watch = Watch(inotify=True, known=tmp_path / "known.db")
+        watch.monitor.watch(source)
+        found = watch.next()
+        assert found.statistics is not None
+        assert found.statistics.classes == {"cat": 2, "dog": 1}
+        watch.monitor.stop()
+        watch.monitor.join(TIMEOUT_S)
+        annotation.write_bytes(annotation.read_bytes().replace(b"cat", b"bat"))
+        os.utime(annotation, ns=(OLD_NS, OLD_NS))
+
+
+def test_parquet_is_counted_by_a_process_of_its_own(tmp_path: Path) -> None:
+    dataset = Dataset(str(scenes.parquet(tmp_path)), "parquet")
+    found = read_apart(dataset, is_wanted=lambda: True)
+    assert found == read(dataset)
+    assert found.statistics.classes == {"cat": 1, "dog": 1}
+    with pytest.raises(UserError, match="its reader ended with code -9"):
+        read_apart(dataset, is_wanted=lambda: False)
+
+
+def test_a_parquet_file_that_is_none_says_so(watch: Watch, tmp_path: Path) -> None:
+    path = written(tmp_path / "d.parquet", "PAR1")
+    watch.monitor.watch({"uid": DatasetSource(url=str(path), format="parquet")})
+    broken = watch.next()
+    assert (broken.samples, broken.reason) == (None, "DatasetInvalid")
+    assert str(path) in broken.message
 
 
 LINES = st.lists(
@@ -164,19 +248,14 @@ def test_the_count_is_the_number_of_samples_that_the_worker_reads(
     (folder / f"inner.{format_}").mkdir()
     written(folder / f"inner.{format_}" / f"deep.{format_}", "path,label\na.png,1\n")
     url = folder if is_folder else folder / f"0.{format_}"
-    counted = sum(count_samples(p, format_) for p, _ in files_of(DatasetSource(url=str(url), format=format_)))
-    assert counted == sum(1 for _ in Files(str(url), format_).frames(0))
-
-
-def _counted(path: Path, samples: int) -> DatasetCount:
-    return DatasetCount(samples=samples, changed_at=path.stat().st_mtime)
+    assert counted(url, format_) == sum(1 for _ in Files(str(url), format_).frames(0))
 
 
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
         (DatasetSource(url="s3://bucket/d.csv", format="csv"), "DatasetUrlUnsupported"),
-        (DatasetSource(url="/data/d.tfrecord", format="tfrecord"), "DatasetFormatUnknown"),
+        (DatasetSource(url="/data/d.avro", format="avro"), "DatasetFormatUnknown"),
     ],
 )
 def test_what_cannot_be_counted_says_why(watch: Watch, source: DatasetSource, reason: str) -> None:

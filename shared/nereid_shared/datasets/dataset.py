@@ -40,6 +40,11 @@ class Dataset:
         self.found: Final[Found | None] = None if self.listed else formats.found(format)
 
     @property
+    def identity(self) -> str:
+        """What tells it from other datasets of this machine."""
+        return f"{self.format} {self.path}"
+
+    @property
     def root(self) -> Path:
         """The folder that names are relative to."""
         return self.path if self.path.is_dir() else self.path.parent

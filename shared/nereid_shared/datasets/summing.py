@@ -55,7 +55,7 @@ def read(
         OSError: the path, or a file, cannot be read.
     """
     if known is not None:
-        known.begin(f"{dataset.format} {dataset.path}")
+        known.begin(dataset.identity)
     sums = _Sums(dataset, known, progress)
     if dataset.listed is not None:
         sums.add_indices(dataset.listed)
