@@ -21,6 +21,7 @@ BENCHES: Final[dict[str, str]] = {
     "round-trip": "bench.round_trip",
     "scale": "bench.scale",
     "serving": "bench.serving",
+    "swap": "bench.swap",
     "wire-bytes": "bench.wire_bytes",
 }
 
