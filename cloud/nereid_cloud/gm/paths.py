@@ -6,6 +6,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from nereid_cloud.cluster.port import Object
+from nereid_shared.defaults import DATASET_SUFFIXES
 from nereid_shared.resources import WorkerSpec
 
 CONFIG_MAP: Final = "configmap:"
@@ -28,12 +29,13 @@ def model_folder(model: Object) -> PurePosixPath | None:
 def dataset_path(dataset: Object) -> PurePosixPath | None:
     """Return what the worker reads: an index lists files beside it, so then it is the index file's folder.
 
-    Nobody here can look at the node: an index is what ends as the dataset's format is called, not ``/data/v1.2``.
+    Nobody here can look at the node: an index is what ends as files of the dataset's format do, not ``/data/v1.2``.
     """
     path = local_path(dataset["spec"]["dataUrl"])
     if path is None:
         return None
-    return path.parent if path.suffix.lower() == f".{dataset['spec']['format']}" else path
+    form = dataset["spec"]["format"]
+    return path.parent if path.suffix.lower() in DATASET_SUFFIXES.get(form, (f".{form}",)) else path
 
 
 def script_folder(spec: WorkerSpec) -> PurePosixPath | None:

@@ -25,8 +25,10 @@ from nereid_cloud.gm.pods import task_in, task_of
 from nereid_shared import topics
 from nereid_shared.digests import digest_of
 from nereid_shared.errors import AlreadyExists, Conflict, LinkDown, NotFound
+from nereid_shared.kinds import KINDS as RESOURCES
 from nereid_shared.link import Link, LinkSettings, Message, Will
 from nereid_shared.messages import (
+    DatasetStatistics,
     Desired,
     GmAlive,
     Ledger,
@@ -41,8 +43,11 @@ from nereid_shared.messages import (
 )
 
 TIMEOUT_S = 20.0
-KINDS = (NODE, MODEL, DATASET, JOINT_INFERENCE_SERVICE, POD, DEPLOYMENT, EVENT, LEASE)
-SHOWN = (DATASET, JOINT_INFERENCE_SERVICE)
+KINDS = (
+    NODE, MODEL, DATASET, JOINT_INFERENCE_SERVICE, INFERENCE_MODEL, POD, DEPLOYMENT, SERVICE, EVENT, LEASE,
+)  # fmt: skip
+SHOWN = (DATASET, JOINT_INFERENCE_SERVICE, INFERENCE_MODEL)
+PHASES = {"Dataset": "dataset", "InferenceModel": "serving"}
 
 
 class Eyes:
@@ -163,26 +168,31 @@ class Lc:
     def names(self) -> set[str]:
         return {row.name for row in self.tasks.values()}
 
-    async def say_status(self, status: str = "running", *, reason: str = "", samples: int = 0) -> None:
+    async def say_status(
+        self, status: str = "running", *, reason: str = "", samples: int = 0,
+        statistics: DatasetStatistics | None = None,
+    ) -> None:  # fmt: skip
         """Report every task."""
         for uid, row in self.tasks.items():
             self._statuses += 1
-            is_dataset = row.kind == "Dataset"
+            is_dataset, is_service = row.kind == "Dataset", row.kind == "JointInferenceService"
             why = (self.dataset_fault if is_dataset else "") or reason
             body = TaskStatus(
-                phase="dataset" if is_dataset else "inference",
+                phase=PHASES.get(row.kind, "inference"),
                 status="failed" if is_dataset and self.dataset_fault else status,
                 boot=self.boot,
                 number=self._statuses,
                 uid=uid,
                 generation=row.generation,
                 worker=str(row.refs.get("worker", "")),
-                ledger=None if is_dataset else self.ledger,
-                output=None if is_dataset else Output(models=list(self.models)),
+                ledger=self.ledger if is_service else None,
+                output=Output(models=list(self.models)) if is_service else None,
+                serving_version=target_of(row.spec or {}) if row.kind == "InferenceModel" else "",
                 number_of_samples=samples if is_dataset and not why else None,
+                statistics=statistics if is_dataset else None,
                 reason=why,
             )
-            plural = "datasets" if is_dataset else "jointinferenceservices"
+            plural = RESOURCES[row.kind].plural
             where = topics.STATUS.of(node=self.node, namespace=row.namespace, plural=plural, name=row.name)
             await self.link.publish(where, body.encode())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.cloud.gm.conftest import GmFactory
 from tests.cloud.gm.peers import Eyes, Kubelet, Lc, add_node, dataset, model, service, service_ref, set_ready
 from tests.mosquitto import Mosquitto
@@ -17,7 +18,7 @@ from nereid_cloud.cluster.port import Kind, Object, ObjectList, Ref, WatchEvent
 from nereid_cloud.gm.names import FINALIZER
 from nereid_cloud.gm.pods import task_in
 from nereid_shared import topics
-from nereid_shared.messages import Ledger, NodeAlive, NodeState
+from nereid_shared.messages import DatasetStatistics, Ledger, NodeAlive, NodeState
 
 
 class GatedCluster(LocalCluster):
@@ -329,6 +330,30 @@ async def test_a_dataset_is_counted_by_its_node(
         ready_cluster.delete(Ref(kind=DATASET, name="pictures", namespace="default"))
         await eyes.until(lambda: eyes.get(DATASET, "pictures") is None)
         assert lc.names == set()
+
+
+async def test_what_a_node_finds_in_a_dataset_is_in_its_status_within_bounds(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes
+) -> None:
+    found = DatasetStatistics(
+        files=1, bytes=9, boxes=60, number_of_classes=60, min_width=4, digest="sha256:1",
+        classes={f"c{number:02}": 60 - number for number in range(60)}, problems=["d.csv:7: x"] * 9,
+    )  # fmt: skip
+    async with gm(), Lc(broker.url, "edge-0", eyes) as lc:
+        ready_cluster.create(dataset("pictures", "edge-0"))
+        await eyes.until(lambda: eyes.condition(DATASET, "pictures", "Ready") == ("True", "Counted"))
+        await lc.say_status(samples=7, statistics=found)
+        said = await eyes.until(lambda: (eyes.get(DATASET, "pictures") or {})["status"].get("statistics"))
+        assert (said["files"], said["minWidth"], said["numberOfClasses"], said["corrupt"]) == (1, 4, 60, 0)
+        assert said["classes"][:2] == [{"name": "c00", "count": 60}, {"name": "c01", "count": 59}]
+        assert (len(said["classes"]), len(said["problems"]), "schema" in said) == (50, 5, False)
+        await lc.say_status(samples=7, statistics=replace(found, classes={"one": 1}, problems=[]))
+        await eyes.until(
+            lambda: (
+                (eyes.get(DATASET, "pictures") or {})["status"]["statistics"]["classes"]
+                == [{"name": "one", "count": 1}]
+            )
+        )
 
 
 async def test_a_service_moves_with_its_node_name(
