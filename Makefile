@@ -10,6 +10,10 @@ READY := $(VENV)/.ready
 PATH := $(PATH):/usr/sbin
 
 export UV_PYTHON_DOWNLOADS := never
+# For networks that are slow or fail once; the defaults are 30 s and 3 tries, and of pip 15 s and 5.
+export UV_HTTP_TIMEOUT ?= 120
+export UV_HTTP_RETRIES ?= 5
+export PIP_DEFAULT_TIMEOUT ?= 60
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 
 .PHONY: demo test test-cluster check bench images setup crds clean

@@ -24,7 +24,15 @@ trap '[ "$ours" = false ] || rm -f "$policy"' EXIT
 
 echo "installing mosquitto and mosquitto-clients" >&2
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq >/dev/null
-apt-get install -y -qq --no-install-recommends mosquitto mosquitto-clients >/dev/null
+# A new machine may be at its own updates, and a mirror may fail once.
+apt() {
+    for try in 10 20 40 0; do
+        apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" >/dev/null && return
+        [ "$try" = 0 ] || sleep "$try"
+    done
+    return 1
+}
+apt update -qq
+apt install -y -qq --no-install-recommends mosquitto mosquitto-clients
 # The package enables the service for the next boot, whatever the policy said of now.
 if command -v systemctl >/dev/null; then systemctl disable --quiet mosquitto >/dev/null 2>&1 || true; fi

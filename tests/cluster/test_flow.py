@@ -19,7 +19,7 @@ from tests.flow.patience import until
 
 from nereid_shared.link import Link, LinkSettings, Message
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(480)]
 
 PICTURES = 150
 _READY = "--for=condition=Ready"
@@ -31,8 +31,8 @@ def running(system: System, kubectl: Kubectl) -> Iterator[System]:
     try:
         with system:
             for node in (CLOUD, EDGE):
-                kubectl("wait", "--for=create", f"node/{node}", "--timeout=30s")
-                kubectl("wait", _READY, f"node/{node}", "--timeout=30s")
+                kubectl("wait", "--for=create", f"node/{node}", "--timeout=60s")
+                kubectl("wait", _READY, f"node/{node}", "--timeout=60s")
             yield system
     finally:
         kubectl("delete", "node", "--ignore-not-found", CLOUD, EDGE)

@@ -116,8 +116,8 @@ def test_wait_sees_a_condition_come(applied: Kubectl) -> None:
     assert absent.returncode == 1
     assert "timed out" in absent.stderr
     say(applied, STATUS)
-    assert "condition met" in applied("wait", "--for=condition=Ready", "jis/digits", "--timeout=10s")
-    assert "condition met" in applied("wait", "--for=jsonpath={.status.active}=2", "jis/digits", "--timeout=10s")
+    assert "condition met" in applied("wait", "--for=condition=Ready", "jis/digits", "--timeout=60s")
+    assert "condition met" in applied("wait", "--for=jsonpath={.status.active}=2", "jis/digits", "--timeout=60s")
 
 
 def test_a_status_is_written_by_its_own_endpoint_alone(applied: Kubectl) -> None:
@@ -192,7 +192,7 @@ def test_delete_waits_for_a_finalizer(applied: Kubectl) -> None:
     assert kept.returncode == 1
     assert "deletionTimestamp" in applied.json("jis", "digits")["metadata"]
     applied("patch", "jis/digits", "--type=merge", '--patch={"metadata": {"finalizers": null}}')
-    applied("wait", "--for=delete", "jis/digits", "--timeout=10s")
+    applied("wait", "--for=delete", "jis/digits", "--timeout=60s")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_nereid_lives_beside_sedna_kserve_and_fluid(kubectl: Kubectl) -> None:
     try:
         kubectl("apply", "-f", "-", stdin=theirs)
         for condition in ("Established", "NamesAccepted"):
-            kubectl("wait", f"--for=condition={condition}", "crd", "--all", "--timeout=30s")
+            kubectl("wait", f"--for=condition={condition}", "crd", "--all", "--timeout=60s")
         kubectl("apply", "-f", "-", stdin=manifests(kubectl.namespace, *VALID.values()))
         other = {"kind": "Dataset", "metadata": {"name": "other"}}
         for group in ("sedna.io", "data.fluid.io"):

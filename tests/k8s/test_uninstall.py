@@ -39,7 +39,7 @@ def server(tmp_path: Path) -> Iterator[ApiServer]:
         namespaces = (K8S / "base" / "namespaces.yaml").read_text()
         for manifest in (namespaces, rendered(K8S / "overlays" / "kubeedge"), _secret()):
             apply(made, manifest)
-        kubectl(made, "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        kubectl(made, "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
         yield made
     finally:
         control_plane.stop()
