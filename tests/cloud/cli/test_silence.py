@@ -19,7 +19,7 @@ from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.opening import DATABASE
 from nereid_cloud.cluster.port import Object
 
-LEASE_S = 5
+LEASE_S = 600
 OLD = "what follows may be old"
 
 pytestmark = pytest.mark.slow  # each test starts processes

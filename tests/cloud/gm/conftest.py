@@ -57,7 +57,7 @@ def gm(cluster: LocalCluster, broker: Mosquitto, tmp_path: Path) -> GmFactory:
     ) -> AsyncIterator[asyncio.Task[None]]:
         arguments = ["--state", str(tmp_path), "--broker", broker.url, "--identity", identity]
         settings = Settings.from_args(
-            [*arguments, "--lease-seconds", "1", "--metrics-interval", "200ms", "--delete-timeout", "2s", *more]
+            [*arguments, "--lease-seconds", "15", "--metrics-interval", "200ms", "--delete-timeout", "2s", *more]
         )
         settings = dataclasses.replace(settings, settle_s=settle_s)
         stop = asyncio.Event()

@@ -29,7 +29,7 @@ async def gm_process(state: Path, broker: str, identity: str) -> AsyncIterator[a
     log = (state / f"{identity}.log").open("ab")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "nereid_cloud.gm", "--state", str(state), "--broker", broker, "--identity", identity,
-        "--lease-seconds", "1", "--metrics-interval", "200ms",
+        "--lease-seconds", "5", "--metrics-interval", "200ms",
         stderr=log,
     )  # fmt: skip
     try:

@@ -23,7 +23,7 @@ class Heard:
 
     async def next(self, topic: str) -> Message:
         """Return the next message on a topic."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while (message := await self.messages.get()).topic != topic:
                 pass
             return message

@@ -33,7 +33,7 @@ def test_the_process_carries_out_a_deployment_and_ends_at_sigterm(tmp_path: Path
             first = next(cluster.watch(kinds.POD, resource_version="0", stop=stop, fields=fields, timeout_s=20))
             assert first.type == "ADDED"
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(30) == 0
         finally:
             process.kill()
 
@@ -43,6 +43,6 @@ def test_a_file_that_is_no_cluster_is_named(tmp_path: Path) -> None:
     with controllers(tmp_path) as process:
         assert process.stderr is not None
         told = process.stderr.read()
-        assert process.wait(10) == 2
+        assert process.wait(30) == 2
     assert told.startswith(f"controllers: {tmp_path / DATABASE}: this is not a cluster's database")
     assert "Traceback" not in told

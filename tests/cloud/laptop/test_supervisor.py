@@ -40,7 +40,7 @@ def program(tmp_path: Path, argv: tuple[str, ...] = SLEEP, *, stop_s: float = 5.
 
 
 async def started(kept: Kept, *, times: int = 1) -> int:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while kept.starts < times or not kept.pid:
             await asyncio.sleep(0.005)
     return kept.pid
@@ -72,7 +72,7 @@ async def test_a_program_that_does_not_listen_is_killed_after_its_time(tmp_path:
     async with Supervisor() as supervisor:
         kept = supervisor.add(program(tmp_path, DEAF, stop_s=0.2))
         pid = await started(kept)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while "deaf" not in kept.program.log.read_text():
                 await asyncio.sleep(0.01)
     assert is_gone(pid)
@@ -85,7 +85,7 @@ def test_programs_die_with_a_supervisor_that_is_ended(tmp_path: Path, number: si
         assert supervisor.stdout is not None
         pid = int(supervisor.stdout.readline())
         supervisor.send_signal(number)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not is_gone(pid):
         assert time.monotonic() < end, "the program outlived its supervisor"
         time.sleep(0.01)
@@ -98,7 +98,7 @@ async def test_a_change_that_cannot_be_told_ends_no_supervision_and_is_told_late
         os.kill(await started(kept), signal.SIGKILL)
         pid = await started(kept, times=2)
         folder.mkdir()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (folder / "told").exists():
                 await asyncio.sleep(0.01)
     assert is_gone(pid)
@@ -108,7 +108,7 @@ async def test_a_program_whose_log_cannot_be_opened_is_tried_again(tmp_path: Pat
     async with Supervisor() as supervisor:
         sleeper = Program(name="sleeper", argv=SLEEP, env={}, log=tmp_path / "later" / "log")
         kept = supervisor.add(sleeper)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not kept.ends:
                 await asyncio.sleep(0.005)
         assert kept.code == NOT_STARTED

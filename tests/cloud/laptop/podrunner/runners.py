@@ -17,7 +17,7 @@ from nereid_cloud.cluster.port import Cluster, Object, Ref
 from nereid_shared.errors import NotFound
 
 NODE = "edge-0"
-TIMEOUT_S = 20.0
+TIMEOUT_S = 30.0
 
 # A container that runs until it is told to end, and one that does not listen.
 PATIENT = (
