@@ -163,16 +163,17 @@ async def test_an_absence_or_a_number_that_was_forged_heals_with_the_nodes_next_
             await lc.say_state()
             await eyes.until(lambda: is_running(eyes))
         await lc.link.publish(topics.NODE_ALIVE.of(node="edge-0"), b"", retain=True)
-        async with gm("--node-timeout", "2s"):
+        async with gm("--node-timeout", "2s"), asyncio.timeout(30):
             await eyes.until(is_offline)
-            await lc.say_state()
-            await eyes.until(lambda: is_running(eyes))
+            while not is_running(eyes):  # a word of this node lasts 2 s, which a busy machine may let pass
+                await lc.say_state()
+                await asyncio.sleep(0.1)
 
 
 async def test_a_global_manager_without_its_broker_calls_nothing_ready(
     gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
 ) -> None:
-    async with gm("--node-timeout", "2s"), Lc(broker.url, "edge-0", eyes) as lc:
+    async with gm("--node-timeout", "5s"), Lc(broker.url, "edge-0", eyes) as lc:
         ready_cluster.create(service())
         await eyes.until(lambda: is_running(eyes))
         broker.kill()
