@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "wait": "nereid_cloud.cli.wait:wait",
         "events": "nereid_cloud.cli.events:events",
         "demo": "nereid_cloud.cli.demo:demo",
+        "datasets": "nereid_cloud.cli.datasets:datasets",
         "new": "nereid_cloud.cli.new:new",
         "certs": "nereid_cloud.cli.certs:certs",
         "uninstall": "nereid_cloud.cli.uninstall:uninstall",

@@ -60,16 +60,25 @@ def files(folder: Path) -> list[Path]:
 
 
 def samples(source: Source, root: Path, *, whole: bool = False) -> Iterator[Sample]:
-    """Yield the images in their order; with boxes only where they are wanted `whole`, which takes memory for all."""
+    """Yield the images in their order; with boxes only where they are wanted `whole`, which takes memory for all.
+
+    Raises:
+        UserError: it is no such file; of the `whole`, a box is none, or is of an image that is not there.
+    """
     boxes = _boxes(source) if whole else {}
     folder: str | None = None
     for key, image in _rows(source, (_IMAGES,)):
         if isinstance(image, _Image) and image.file_name:
             if folder is None:
                 folder = _folder(root, source.path, image.file_name)
-            yield Sample(name=folder + image.file_name, boxes=tuple(boxes.get(image.id, ())))
+            yield Sample(name=folder + image.file_name, boxes=tuple(boxes.pop(image.id, ())))
         else:
             yield Sample(problem=f"{key}: {image if isinstance(image, str) else 'an image without file_name'}")
+    if boxes:
+        raise UserError(
+            f"there are boxes of {len(boxes)} images that are not there, such as {next(iter(boxes))}",
+            where=source.where, reason="DatasetInvalid", mend="Take these annotations out.",
+        )  # fmt: skip
 
 
 def count(source: Source) -> int:

@@ -41,10 +41,7 @@ def sample(root: Path, name: str, *, whole: bool = False) -> Sample:
     said = _read(root / name)
     if said.problem:
         return Sample(line=said.line, problem=said.problem)
-    return Sample(
-        name=_found(root, name, said.texts.get("filename", "")), boxes=tuple(said.boxes), line=said.line,
-        label="" if said.boxes else said.texts.get("label", ""),
-    )  # fmt: skip
+    return Sample(name=_found(root, name, said.filename), boxes=tuple(said.boxes))
 
 
 def picture(root: Path, name: str) -> str:
@@ -73,7 +70,7 @@ class _Said:
     """What was read of an annotation so far."""
 
     def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
+        self.filename = ""
         self.boxes: list[Box] = []
         self.problem, self.line = "", 0
         self._path: list[str] = []
@@ -102,8 +99,8 @@ class _Said:
             self._box["name"] = text
         elif path[:3] == (*_OBJECT, "bndbox") and len(path) == 4:
             self._box[tag] = text
-        elif len(path) == 2:
-            self.texts[tag] = text
+        elif path == ("annotation", "filename"):
+            self.filename = text
 
 
 def _read(path: Path) -> _Said:

@@ -44,7 +44,7 @@ def sample(root: Path, name: str, *, whole: bool = False) -> Sample:
     """Return a picture with its boxes; in pixels where it is wanted `whole`, else as shares of the picture.
 
     Raises:
-        OSError: the text file cannot be read, or, for the `whole`, the picture.
+        OSError: the text file cannot be read.
     """
     path = root / annotation(root, name)
     try:
@@ -53,17 +53,17 @@ def sample(root: Path, name: str, *, whole: bool = False) -> Sample:
     except FileNotFoundError:
         return Sample(name=name)
     if len(data) > MAX_FILE_BYTES:
-        return Sample(name=name, problem=f"{path.name}: more than {MAX_FILE_BYTES} bytes")
-    size = measured(root / name) if whole else (1, 1)
+        return Sample(name=name, problem=f"more than {MAX_FILE_BYTES} bytes")
+    size = _size(root / name) if whole else (1, 1)
     names = class_names(root)
     boxes = []
     for number, line in enumerate(data.splitlines(), 1):
         if not line.strip():
             continue
         try:
-            boxes.append(_box(line, names, size or (1, 1)))
+            boxes.append(_box(line, names, size))
         except ValueError as error:
-            return Sample(name=name, line=number, problem=f"{path.name}: {error}")
+            return Sample(name=name, line=number, problem=str(error))
     return Sample(name=name, boxes=tuple(boxes))
 
 
@@ -71,6 +71,14 @@ def picture(root: Path, name: str) -> str:
     """Return the sample's own file."""
     del root
     return name
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Return a picture's size; of one that is missing or broken, which who looks at it will see, shares stay shares."""
+    try:
+        return measured(path) or (1, 1)
+    except OSError:
+        return 1, 1
 
 
 def class_names(root: Path) -> dict[int, str]:
