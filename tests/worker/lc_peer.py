@@ -3,6 +3,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Self
@@ -84,16 +85,17 @@ class LcPeer:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
-    def wait(self, fulfilled: Callable[[], object], timeout_s: float = 20.0) -> None:
+    def wait(self, fulfilled: Callable[[], object], timeout_s: float = 60.0) -> None:
         """Return when something is so; it is looked at whenever something came, and every 20 ms."""
-        for _ in range(int(timeout_s / 0.02)):
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
             if fulfilled():
                 return
             with self._changed:
                 self._changed.wait(0.02)
         raise AssertionError(f"waited {timeout_s} s in vain; last info: {self.infos[-1:]}, {len(self.samples)} samples")
 
-    def wait_status(self, status: str, *, reason: str | None = None, timeout_s: float = 20.0) -> WorkerInfo:
+    def wait_status(self, status: str, *, reason: str | None = None, timeout_s: float = 60.0) -> WorkerInfo:
         """Return the newest info once it has this status (and reason)."""
 
         def so() -> bool:
@@ -107,7 +109,7 @@ class LcPeer:
         """Publish another task, retained."""
         self._task = task
         assert self._loop is not None
-        asyncio.run_coroutine_threadsafe(self._on_connect(self._link), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._on_connect(self._link), self._loop).result(30)
 
     def send(self, result: Result) -> None:
         """Publish an answer."""

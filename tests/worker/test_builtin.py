@@ -84,7 +84,7 @@ def test_the_digits_are_classified_together(tmp_path: Path, broker: Mosquitto) -
         LcPeer(broker.url, task=task, behaviour=big_model) as peer,
         running(Worker(broker.url, tmp_path / "state")) as worker,
     ):
-        info = peer.wait_status("completed", timeout_s=60)
+        info = peer.wait_status("completed", timeout_s=120)
         events = worker.answers()
     ledger = info.ledger
     assert ledger is not None

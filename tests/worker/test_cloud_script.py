@@ -37,7 +37,7 @@ async def test_the_shipped_cloud_script_answers_samples(tmp_path: Path, broker: 
                     stream="s", seq=seq, digest=digest_of(payload), key=str(seq), captured_at=0.0, remaining_ms=1000,
                     label="", score=0.0, counts=Counts(seen=1, easy=0, hard=1, failed=0), encoding=PNG, payload=payload,
                 )  # fmt: skip
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while await link.publish(topics.SAMPLES.of(service=SERVICE, node=NODE), sample.encode()):
                         await asyncio.sleep(0.05)
                     said.append((await results.get()).label)

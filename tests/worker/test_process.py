@@ -105,7 +105,7 @@ def test_over_kills_every_frame_counts_once(tmp_path: Path, broker: Mosquitto, m
                 worker.kill()
         before = len(peer.samples)
         with running(worker):
-            peer.wait_status("completed", timeout_s=40)
+            peer.wait_status("completed", timeout_s=120)
             peer.wait(lambda: peer.last.accepted == 300)
             assert_ledger(peer, seen=frames, hard=300)
             edge = [str(e["key"]) for e in worker.answers() if e["event"] == "edge"]
@@ -131,7 +131,7 @@ def test_a_broker_that_dies_loses_nothing(tmp_path: Path, broker: Mosquitto, mod
             more.write("".join(lines[400:]))
         peer.wait(lambda: len(worker.answers()) >= before + 100)
         broker.start()
-        peer.wait(lambda: len(peer.samples) == 200, timeout_s=40)
+        peer.wait(lambda: len(peer.samples) == 200, timeout_s=120)
         peer.wait_status("completed")
         peer.wait(lambda: peer.last.accepted == 200)
         assert_ledger(peer, seen=800, hard=200)
