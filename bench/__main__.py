@@ -15,6 +15,7 @@ from bench.figures import Figure, as_json, as_table
 # From a name to the module whose `run(quick=…)` returns its figures.
 BENCHES: Final[dict[str, str]] = {
     "api": "bench.api",
+    "datasets": "bench.datasets",
     "edge-loop": "bench.edge_loop",
     "footprint": "bench.footprint",
     "local-cluster": "bench.local_cluster",
