@@ -19,16 +19,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from nereid_shared.backoff import Backoff
-from nereid_shared.defaults import BUILTIN_PREFIX, CLASSIFY, DATASET_FORMATS
+from nereid_shared.defaults import BUILTIN_PREFIX, CLASSIFY
 from nereid_shared.digests import is_swap
 from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
 from nereid_shared.messages import (
     PAGE_DAMAGED,
     SPOOL_DAMAGED,
     Task,
-    TaskDataset,
     TaskInfo,
-    TaskModel,
     WorkerInfo,
     WorkerStatus,
 )
@@ -36,8 +34,7 @@ from nereid_shared.samples import Result
 from nereid_shared.times import rfc3339_millis
 from nereid_worker import builtin
 from nereid_worker.edge import DRAIN_S, JointInference, Results, serve_scripts
-from nereid_worker.files import Files
-from nereid_worker.models import on_this_node
+from nereid_worker.opening import load_model, mendable, open_dataset
 from nereid_worker.page import Page
 from nereid_worker.script import script_file
 from nereid_worker.settings import Settings
@@ -56,8 +53,6 @@ RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
 INSIST_S: Final = DRAIN_S + 1.0
 """After a signal: how long a script may take to come back to the SDK before it is interrupted where it is."""
-
-EXTRAS: Final = {"numpy": "worker", "ai_edge_litert": "worker", "cv2": "vision"}
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGALRM)
 
@@ -191,7 +186,7 @@ class EdgeProcess:
             try:
                 self._run_script(task)
             except (UserError, ModelInvalid, TemporaryError, ModuleNotFoundError) as error:
-                if (problem := _mendable(error)) is None:
+                if (problem := mendable(error)) is None:
                     return self._script_failed(error)
                 # Not the script's fault and perhaps not for ever: say why, and look again.
                 if time.monotonic() - began > RETRY_MAX_S:
@@ -266,11 +261,11 @@ class EdgeProcess:
         if task is None or page is None or spool is None or slots is None or task.rule is None:
             raise UserError("the task names no hard example rule", where="edgeWorker.hardExampleAlgorithm")
         rule = make_rule(task.rule.name, task.rule.parameters, task.rule.budget, seed=task.service)
-        dataset = None if task.dataset is None else _dataset(task.dataset)
+        dataset = None if task.dataset is None else open_dataset(task.dataset)
         if self._told[0] != "failed":
             self._tell("starting", "LoadingModel", task.model.url)
         if self._swapper is None:
-            self._swapper = Swapper(slots=slots, load=_load, swap=self._swap, on_settled=self._settled)
+            self._swapper = Swapper(slots=slots, load=load_model, swap=self._swap, on_settled=self._settled)
         classifier = self._swapper.first(task)
         # What was imported and loaded stays: else each full collection would walk all of it, between two frames.
         gc.collect()
@@ -381,35 +376,3 @@ class EdgeProcess:
             reason=reason,
             message=message,
         )
-
-
-def _mendable(error: Exception) -> tuple[str, str] | None:
-    """Return reason and message where trying again makes sense, None where the script itself is wrong."""
-    if isinstance(error, ModuleNotFoundError):
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        return None if extra is None else ("ExtraMissing", f"{error}. pip install 'nereid-ai[{extra}]'")
-    if isinstance(error, UserError):
-        missing = "pip install 'nereid-ai[" in error.mend
-        return error.reason or ("ExtraMissing" if missing else "TaskInvalid"), str(error)
-    return (error.reason if isinstance(error, ModelInvalid) else "ModelUnavailable"), str(error)
-
-
-def _load(model: TaskModel) -> "Classifier":
-    from nereid_worker.classifier import Classifier  # noqa: PLC0415 - needs the extra [worker]
-
-    classifier = Classifier.load(on_this_node(model, into=None), sha256=model.sha256)
-    for warning in classifier.warnings:
-        logger.warning("model", extra={"warning": warning})
-    return classifier
-
-
-def _dataset(ref: TaskDataset) -> Files:
-    """Return a task's dataset; its format must be one that the LocalController counts."""
-    if ref.format not in DATASET_FORMATS:
-        raise UserError(
-            f"format {ref.format!r}: known are {', '.join(DATASET_FORMATS)}",
-            where=f"Dataset {ref.name}: spec.format",
-            mend="Write one of them; let a script open anything else.",
-            reason="DatasetFormatUnknown",
-        )
-    return Files(ref.url, ref.format)

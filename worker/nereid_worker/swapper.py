@@ -161,9 +161,11 @@ class Swapper:
                 self.lack = Lack(model, MODEL_SWAPPING, "it is loaded and tried")
             try:
                 classifier = self._load(model)
-            except UNLOADABLE as error:
+            except Exception as error:
+                # The supervisor of models: one that breaks its loader must not end the thread that replaces it.
                 self.lack = _lack_of(model, error)
-                logger.warning("the former model goes on", extra={"problem": self.lack.message})
+                is_known = isinstance(error, UNLOADABLE)
+                logger.warning("the former model goes on", extra={"problem": self.lack.message}, exc_info=not is_known)
                 with self._changed:
                     if self._wanted is task:
                         self._retry_at = time.monotonic() + self._backoff.next_s()
@@ -200,7 +202,8 @@ def outputs(model: TaskModel, swapper: Swapper | None) -> list[ModelOutput]:
 
 def _lack_of(model: TaskModel, error: Exception) -> Lack:
     reason = error.reason if isinstance(error, ModelInvalid | UserError) else ""
-    return Lack(model, reason or "ModelUnavailable", str(error))
+    said = str(error) if isinstance(error, UNLOADABLE) else f"{model.url}: {type(error).__name__}: {error}"
+    return Lack(model, reason or "ModelUnavailable", said)
 
 
 def _rolled_back(model: TaskModel) -> Lack:
