@@ -11,13 +11,24 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.cloud.gm.inference_models import cloud_model, inference_model
 from tests.cloud.gm.peers import Eyes, Kubelet, Lc, add_node, dataset, model, service, service_ref
 from tests.cloud.gm.test_manager import is_running
 from tests.cluster.control_plane import ApiServer
 from tests.k8s.conftest import K8S, OVERLAYS, Object, objects, rendered, with_component
 from tests.mosquitto import Mosquitto
 
-from nereid_cloud.cluster.kinds import DATASET, JOINT_INFERENCE_SERVICE, LEASE, MODEL, NODE, POD, ref_of
+from nereid_cloud.cluster.kinds import (
+    DATASET,
+    INFERENCE_MODEL,
+    JOINT_INFERENCE_SERVICE,
+    LEASE,
+    MODEL,
+    NODE,
+    POD,
+    SERVICE,
+    ref_of,
+)
 from nereid_cloud.cluster.port import Cluster, Kind, Ref
 from nereid_cloud.gm.manager import run
 from nereid_cloud.gm.settings import Settings
@@ -112,20 +123,32 @@ async def live(real: Cluster, broker: Mosquitto, kubeconfig: Path, *, confined: 
             Kubelet(broker.url, real, deploys=False).running(),
             Lc(broker.url, "edge-0", eyes),
         ):
-            for obj in (model("little"), model("big"), dataset("pictures", "edge-0", part="test"), service()):
+            served = inference_model("served"), {**cloud_model(), "metadata": {"name": "shown", "namespace": "default"}}
+            for obj in (model("little"), model("big"), dataset("pictures", "edge-0", part="test"), service(), *served):
                 await asyncio.to_thread(real.create, obj)
-            for obj in (dataset("others", "edge-0"), service("others")):
+            for obj in (dataset("others", "edge-0"), service("others"), inference_model("others"), model("others")):
                 obj["metadata"]["namespace"] = ELSEWHERE
                 await asyncio.to_thread(real.create, obj)
             await eyes.until(lambda: is_running(eyes))
             await eyes.until(lambda: "Running" in eyes.reasons())
+            await eyes.until(lambda: eyes.condition(INFERENCE_MODEL, "served", "Ready") == ("True", "Serving"))
+            await eyes.until(lambda: eyes.get(SERVICE, "shown"))
             if not confined:
-                await eyes.until(lambda: "NamespaceNotServed" in _said_elsewhere(eyes))
-                await eyes.until(lambda: (eyes.get(DATASET, "others", ELSEWHERE) or {}).get("status"))
-            for ref in (service_ref(), Ref(kind=DATASET, name="pictures", namespace="default")):
+                for kind in (JOINT_INFERENCE_SERVICE, INFERENCE_MODEL):
+                    await eyes.until(partial(_is_refused_elsewhere, eyes, kind))
+                for kind in (DATASET, MODEL):
+                    await eyes.until(partial(_has_status, eyes, kind))
+            to_edge = {"spec": {"deployToLayer": "edge", "nodeName": "edge-0", "servingPort": 8502}}
+            await asyncio.to_thread(real.patch, ref_of(served[1]), to_edge)
+            await eyes.until(lambda: not eyes.get(SERVICE, "shown"))
+            for ref in (service_ref(), Ref(kind=DATASET, name="pictures", namespace="default"), *map(ref_of, served)):
                 await asyncio.to_thread(real.delete, ref)
+            for name in ("served", "shown"):
+                await eyes.until(partial(_is_gone, eyes, INFERENCE_MODEL, name, "default"))
             await eyes.until(lambda: not eyes.get(JOINT_INFERENCE_SERVICE, "digits"))
             await eyes.until(lambda: not eyes.get(DATASET, "pictures"))
+            for kind in (INFERENCE_MODEL, MODEL):
+                await asyncio.to_thread(real.delete, Ref(kind=kind, name="others", namespace=ELSEWHERE))
             for kind in (JOINT_INFERENCE_SERVICE, DATASET):
                 # With the status, the finalizer shows whether anybody looked at it.
                 assert bool(_finalizers(eyes, kind)) != confined
@@ -137,13 +160,17 @@ async def live(real: Cluster, broker: Mosquitto, kubeconfig: Path, *, confined: 
             await leading
 
 
-def _said_elsewhere(eyes: Eyes) -> set[str]:
-    status = (eyes.get(JOINT_INFERENCE_SERVICE, "others", ELSEWHERE) or {}).get("status") or {}
-    return {condition["reason"] for condition in status.get("conditions") or ()}
+def _is_refused_elsewhere(eyes: Eyes, kind: Kind) -> bool:
+    status = (eyes.get(kind, "others", ELSEWHERE) or {}).get("status") or {}
+    return "NamespaceNotServed" in {condition["reason"] for condition in status.get("conditions") or ()}
 
 
-def _is_gone(eyes: Eyes, kind: Kind) -> bool:
-    return eyes.get(kind, "others", ELSEWHERE) is None
+def _has_status(eyes: Eyes, kind: Kind) -> bool:
+    return bool((eyes.get(kind, "others", ELSEWHERE) or {}).get("status"))
+
+
+def _is_gone(eyes: Eyes, kind: Kind, name: str = "others", namespace: str = ELSEWHERE) -> bool:
+    return eyes.get(kind, name, namespace) is None
 
 
 def _finalizers(eyes: Eyes, kind: Kind) -> list[str]:
@@ -170,7 +197,8 @@ async def test_the_globalmanager_needs_the_rights_that_it_has_and_no_others(
     beyond = {(verb, resource, "*") for verb, resource, namespace in used if namespace not in {"default", "nereid"}}
     never = {grant for grant in granted if grant not in used | beyond}
     # An Event was not said twice; and that an apply may create is asked for without an entry in the log.
-    assert never <= {("patch", "/events", "default"), ("create", "apps/deployments", "default")}
+    assert never <= {("patch", "/events", "default"), ("create", "apps/deployments", "default"),
+                     ("create", "/services", "default")}  # fmt: skip
 
 
 async def test_the_globalmanager_makes_pods_nowhere_else(account: Path, prepared: ApiServer) -> None:

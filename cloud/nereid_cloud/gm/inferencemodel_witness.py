@@ -194,5 +194,7 @@ def _target(planned: ModelPlan) -> str:
 
 def _address(node: Object | None) -> str:
     """Return a node's address: the one within the cluster's network before any other."""
-    found = {one.get("type"): one.get("address") for one in ((node or {}).get("status") or {}).get("addresses") or ()}
-    return str(found.get("InternalIP") or found.get("ExternalIP") or found.get("Hostname") or "")
+    if node is None:
+        return ""
+    found = {one.get("type"): one.get("address") for one in (node.get("status") or {}).get("addresses") or ()}
+    return str(found.get("InternalIP") or found.get("ExternalIP") or found.get("Hostname") or node["metadata"]["name"])

@@ -12,15 +12,17 @@ from nereid_cloud.cluster.kinds import (
     DATASET,
     DEPLOYMENT,
     EVENT,
+    INFERENCE_MODEL,
     JOINT_INFERENCE_SERVICE,
     LEASE,
     MODEL,
     NODE,
     POD,
+    SERVICE,
 )
 from nereid_cloud.cluster.port import Cluster, Kind, Object, Ref
 from nereid_cloud.gm.informer import Informer, Key
-from nereid_cloud.gm.names import SERVICE_LABEL
+from nereid_cloud.gm.names import ROLE_LABEL, SERVICE_LABEL
 from nereid_cloud.gm.pods import task_in, task_of
 from nereid_shared import topics
 from nereid_shared.digests import digest_of
@@ -41,6 +43,7 @@ from nereid_shared.messages import (
     TaskStatus,
     WorkerInfo,
 )
+from nereid_shared.serving import target_of
 
 TIMEOUT_S = 20.0
 KINDS = (
@@ -296,7 +299,8 @@ class Kubelet:
 
     async def _speak(self, pod: Object) -> None:
         """Say what a cloud worker says once it has its model."""
-        task = task_of(pod["spec"])
+        is_cloud_worker = (pod["metadata"].get("labels") or {}).get(ROLE_LABEL) == "cloud"
+        task = task_of(pod["spec"]) if is_cloud_worker else None
         if task is None:
             return
         name = pod["metadata"]["name"]
