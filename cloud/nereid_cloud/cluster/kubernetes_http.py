@@ -46,6 +46,8 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"  # JSON is YAML
 
 _CONNECT_S: Final = 5.0
+# Kept for the next call: of as many threads as asyncio has. Beyond it each is thrown away with a warning.
+_CONNECTIONS: Final = 64
 _READ_S: Final = 30.0
 # How long a call goes on asking a server that asks for patience; its callers have patience of their own.
 _PATIENCE_S: Final = 10.0
@@ -58,6 +60,8 @@ _KEEP_ALIVE: Final = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
+# Each kind that is followed has a watch of its own: what the pool keeps beside them is only looked at when it is free.
+_IDLE_CONNECTIONS: Final = 64
 _UNKNOWN_FIELD: Final = re.compile(r'unknown field "([^"]+)"')
 # Server-side apply looks at types before any schema does, in words of its own.
 _WRONG_TYPE: Final = re.compile(r"(\.[\w.\[\]=\"'-]+): expected ([a-z]+)[^,]*, got ")
@@ -84,6 +88,8 @@ class Api:
             mend = "Give a kubeconfig" if kubeconfig is None else "Check the file and its contexts"
             raise UserError(str(error), where=str(kubeconfig or "in-cluster configuration"), mend=mend) from error
         self._configuration.socket_options = _KEEP_ALIVE
+        self._configuration.connection_pool_maxsize = _CONNECTIONS
+        self._configuration.connection_pool_maxsize = _IDLE_CONNECTIONS
         self._pool: urllib3.PoolManager = RESTClientObject(self._configuration).pool_manager
         self._closed = threading.Event()
 
