@@ -36,7 +36,7 @@ def cache(root: Path) -> Cache:
 
 
 def new(root: Path, *, max_bytes: int = MAX_BYTES) -> Cache:
-    return Cache(root, max_bytes=max_bytes, stall_timeout_s=5, backoff_s=0.01)
+    return Cache(root, max_bytes=max_bytes, stall_timeout_s=60, backoff_s=0.01)
 
 
 def wanted(server: Server, *, sha256: str = SHA256, path: str = PATH, companions: bool = False) -> Wanted:
