@@ -4,6 +4,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from nereid_shared.errors import Unavailable
 pytestmark = pytest.mark.cluster
 
 QUIET_S = 1.5
+_CALLS = 32
 LABELS = "followed=yes"
 
 
@@ -51,6 +53,19 @@ class Follower:
         self._stop.set()
         self._thread.join(30)
         assert not self._thread.is_alive()
+
+
+def test_many_calls_at_once_throw_no_connection_away(api_server: ApiServer, caplog: pytest.LogCaptureFixture) -> None:
+    together = threading.Barrier(_CALLS)
+
+    def call(_: int) -> None:
+        together.wait(30)
+        cluster.list(CONFIG_MAP, namespace="default")
+
+    with closing(KubernetesCluster(kubeconfig=api_server.kubeconfig)) as cluster, ThreadPoolExecutor(_CALLS) as pool:
+        for _ in range(3):
+            list(pool.map(call, range(_CALLS)))
+    assert not [record for record in caplog.records if record.name.startswith("urllib3")]
 
 
 @pytest.fixture
