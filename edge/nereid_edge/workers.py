@@ -5,9 +5,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
-from nereid_shared.errors import MessageInvalid
 from nereid_shared.messages import WorkerInfo
-from nereid_shared.numbering import is_incredible
+from nereid_shared.numbering import Numbers
 
 _REMEMBERED_BOOTS: Final = 16
 
@@ -28,7 +27,7 @@ class WorkerView:
 
     info: WorkerInfo | None = None
     lost: bool = False
-    _numbers: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    _numbers: OrderedDict[str, Numbers] = field(default_factory=OrderedDict)
 
     def take(self, info: WorkerInfo) -> bool:
         """Take a message; returns whether it counted.
@@ -38,12 +37,10 @@ class WorkerView:
         """
         if info.status == "offline":
             return self._take_will(info)
-        last = self._numbers.get(info.boot, -1)
-        if is_incredible(info.number, last=max(last, 0)):
-            raise MessageInvalid(f"number {info.number} after {last} of boot {info.boot}: not believed")
-        if info.number <= last:
+        numbers = self._numbers.get(info.boot) or Numbers()
+        if not numbers.take(info.number, boot=info.boot):
             return False
-        self._numbers[info.boot] = info.number
+        self._numbers[info.boot] = numbers
         self._numbers.move_to_end(info.boot)
         if len(self._numbers) > _REMEMBERED_BOOTS:
             self._numbers.popitem(last=False)

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nereid_shared.errors import MessageInvalid
 from nereid_shared.messages import NodeAlive, NodeState, TaskState, TaskStatus, WorkerInfo
-from nereid_shared.numbering import is_incredible
+from nereid_shared.numbering import Numbers
 from nereid_shared.times import rfc3339
 
 
@@ -40,6 +39,7 @@ class NodeView:
     reported_at: dict[str, float] = field(default_factory=dict)
     _boot: str = ""
     _former_boots: set[str] = field(default_factory=set)
+    _numbers: dict[str, tuple[str, Numbers]] = field(default_factory=dict)
 
     def is_observable(self, now: float, *, timeout_s: float) -> bool:
         """Whether the LocalController is there by its own recent word."""
@@ -74,10 +74,9 @@ class NodeView:
             MessageInvalid: its number cannot be the node's.
         """
         current = self.state
-        _check_number(state, current)
-        if current is not None and state.boot == current.boot and state.number <= current.number:
-            return False
         if current is not None and state.boot != current.boot and retained:
+            return False
+        if not _is_later(state, self._numbers, ""):
             return False
         self.state = state
         if state.tasks is not None:
@@ -93,9 +92,7 @@ class NodeView:
         Raises:
             MessageInvalid: its number cannot be the node's.
         """
-        current = self.statuses.get(uid)
-        _check_number(status, current)
-        if current is not None and status.boot == current.boot and status.number <= current.number:
+        if not _is_later(status, self._numbers, uid):
             return False
         self.statuses[uid], self.reported_at[uid] = status, now
         return True
@@ -104,6 +101,7 @@ class NodeView:
         """Drop what was said of a task."""
         self.statuses.pop(uid, None)
         self.reported_at.pop(uid, None)
+        self._numbers.pop(uid, None)
 
     def heard(self, boot: str, *, retained: bool, now: float) -> None:
         """Note that the LocalController spoke, whatever it said."""
@@ -138,6 +136,7 @@ class Observed:
     born_at: float = field(init=False)
     nodes: dict[str, NodeView] = field(default_factory=dict)
     cloud: dict[str, dict[str, WorkerInfo]] = field(default_factory=dict)
+    _numbers: dict[str, tuple[str, Numbers]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.born_at = self.clock()
@@ -212,21 +211,33 @@ class Observed:
             was_there = pods.pop(pod, None) is not None
             if not pods:
                 self.cloud.pop(service, None)
+            self._numbers.pop(f"{service}/{pod}", None)
             return was_there
         current = self.cloud.get(service, {}).get(pod)
-        _check_number(info, current)
-        is_will = info.status == "offline"
-        if current is not None and info.boot != current.boot and is_will:
-            return False
-        if current is not None and info.boot == current.boot and info.number < current.number and not is_will:
+        if info.status == "offline":
+            # A will was written when the connection began: its number says nothing.
+            _numbers_of(info, self._numbers, f"{service}/{pod}").check(info.number, boot=info.boot)
+            if current is not None and info.boot != current.boot:
+                return False
+        elif not _is_later(info, self._numbers, f"{service}/{pod}"):
             return False
         self.cloud.setdefault(service, {})[pod] = info
         return True
 
 
-def _check_number(
-    said: NodeState | TaskStatus | WorkerInfo, former: NodeState | TaskStatus | WorkerInfo | None
-) -> None:
-    last = former.number if former is not None and former.boot == said.boot else 0
-    if is_incredible(said.number, last=last):
-        raise MessageInvalid(f"number {said.number} after {last} of boot {said.boot}: not believed")
+def _is_later(said: NodeState | TaskStatus | WorkerInfo, heard: dict[str, tuple[str, Numbers]], of: str) -> bool:
+    """Return whether a message is in order among those of its boot; another boot begins anew.
+
+    Raises:
+        MessageInvalid: its number cannot be the speaker's.
+    """
+    numbers = _numbers_of(said, heard, of)
+    if not numbers.take(said.number, boot=said.boot):
+        return False
+    heard[of] = said.boot, numbers
+    return True
+
+
+def _numbers_of(said: NodeState | TaskStatus | WorkerInfo, heard: dict[str, tuple[str, Numbers]], of: str) -> Numbers:
+    boot, numbers = heard.get(of, ("", None))
+    return numbers if numbers is not None and boot == said.boot else Numbers()
