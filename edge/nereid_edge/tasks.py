@@ -136,7 +136,8 @@ class Tasks:
         wanted = {topics.TASK.of(worker=t.worker): t.task.encode() for t in self._tasks.values() if t.task is not None}
         gone = {topic: b"" for topic in self._wanted if topic not in wanted}
         names = {t.worker for t in self._tasks.values()}
-        gone |= {topics.WORKER_INFO.of(worker=n): b"" for n, v in self._workers.items() if v.lost and n not in names}
+        # A worker that still runs says goodbye later, and is cleared then.
+        gone |= {topics.WORKER_INFO.of(worker=n): b"" for n in self._workers if n not in names}
         self._wanted = {**gone, **wanted}
         self._workers = {name: view for name, view in self._workers.items() if name in names}
         self._told = {uid: told for uid, told in self._told.items() if uid in rows}
@@ -259,7 +260,7 @@ class Tasks:
         name = (topics.WORKER_INFO.match(message.topic) or {}).get("worker", "")
         owner = next((t for t in self._tasks.values() if t.worker == name), None)
         if owner is None:
-            if self._known and info.status == "offline":
+            if self._known and info.status in {"offline", "failed"}:
                 self._wanted[message.topic] = b""
                 self._wake.set()
             return

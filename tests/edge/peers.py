@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from tests.edge.rows import CLUSTER, SERVICE_ID, WORKER
 from tests.mosquitto import Mosquitto
@@ -30,6 +30,7 @@ from nereid_shared.messages import (
     Task,
     TaskStatus,
     WorkerInfo,
+    WorkerStatus,
 )
 from nereid_shared.samples import Counts, Result, Sample
 
@@ -164,7 +165,7 @@ class EdgePeer(Heard):
             will=lambda _: Will(topic=topics.WORKER_INFO.of(worker=WORKER), payload=self.info("offline").encode()),
         )
 
-    def info(self, status: Literal["running", "offline", "completed"], *, task_hash: str = "") -> WorkerInfo:
+    def info(self, status: WorkerStatus, *, task_hash: str = "") -> WorkerInfo:
         self.number += 1
         hard = len(self.sent)
         return WorkerInfo(
@@ -174,7 +175,7 @@ class EdgePeer(Heard):
             ledger=Ledger(seen=self.easy + hard + 1, easy=self.easy, hard=hard, failed={"bad": 1}, skipped=2),
         )  # fmt: skip
 
-    async def say(self, status: Literal["running", "completed"], *, task_hash: str = "") -> None:
+    async def say(self, status: WorkerStatus, *, task_hash: str = "") -> None:
         body = self.info(status, task_hash=task_hash).encode()
         await self.link.publish(topics.WORKER_INFO.of(worker=WORKER), body, retain=True)
 

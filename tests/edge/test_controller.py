@@ -247,6 +247,29 @@ async def test_a_workers_word_becomes_the_services_status(lab: Lab, gm: GmPeer, 
         assert (gm.ledger(SERVICE_UID).seen, gm.ledger(SERVICE_UID).skipped) == (11, 2)
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+async def test_a_deleted_workers_last_word_does_not_stay(lab: Lab, gm: GmPeer, worker: EdgePeer, before: bool) -> None:
+    words: list[bytes] = []
+
+    def heard(message: Message) -> None:
+        words.append(message.payload)
+        worker.ring()
+
+    stored(lab, document(SERVICE))
+    async with lab.controller():
+        await worker.until(lambda: worker.tasks)
+        await worker.link.subscribe(topics.WORKER_INFO.of(worker=WORKER), heard)
+        if before:
+            await worker.say("failed")
+            await gm.until(lambda: gm.status(SERVICE_UID).status == "failed")
+        empty = document({}, rev=2)
+        await gm.desire(empty)
+        await gm.applied(empty)
+        if not before:
+            await worker.say("failed")
+        await worker.until(lambda: words and words[-1] == b"")
+
+
 async def test_only_what_changed_is_reported(lab: Lab, gm: GmPeer, worker: EdgePeer) -> None:
     stored(lab, document({**SERVICE, "other": row("frames")}))
     async with lab.controller(status_interval_s=0.02):
