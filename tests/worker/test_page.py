@@ -162,6 +162,26 @@ def test_a_torn_record_gives_way_to_the_one_before(tmp_path: Path) -> None:
         assert (page.seen, page.stream, page.damaged) == (1, stream, None)
 
 
+@pytest.mark.parametrize("size", [0, 8192])
+def test_an_empty_page_or_one_of_zeros_is_damaged(tmp_path: Path, size: int) -> None:
+    # What a power cut leaves; a new one would count all again without a word.
+    (tmp_path / "p").write_bytes(bytes(size))
+    with Page(tmp_path / "p", now_us=1) as page:
+        assert (page.seen, page.damaged) == (0, tmp_path / "p.damaged-1")
+
+
+@pytest.mark.parametrize("wrong", [{"seen": 4}, {"hard": 2, "easy": 0}, {"skipped": -1}])
+def test_a_record_whose_counts_do_not_add_up_is_none(tmp_path: Path, wrong: dict[str, int]) -> None:
+    with Page(tmp_path / "p", now_us=1) as page:
+        page.seen = page.easy = 1
+        page.commit()
+        page.seen, page.easy, page.hard = 3, 2, 1
+        vars(page).update(wrong)
+        page.commit()
+    with Page(tmp_path / "p", now_us=1) as page:
+        assert (page.seen, page.easy, page.damaged) == (1, 1, None)
+
+
 def test_damaged_pages_are_kept_for_who_looks_for_the_cause_but_not_without_end(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / "p").write_bytes(b"%d" % number * 100)

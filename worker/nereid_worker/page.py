@@ -72,6 +72,7 @@ class Page:
 
     def __init__(self, path: Path, *, now_us: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        existed = path.exists()
         self._open(path)
         self.seen = self.easy = self.hard = self.skipped = self.degraded = self.corrected = 0
         self.cursor = self.seq = self.last = 0
@@ -83,7 +84,8 @@ class Page:
         self._current = 0
         self.damaged: Path | None = None
         if not self._restore():
-            if self._map[:].strip(b"\0"):
+            # All zeros, too, where the file was there: a power cut leaves such files.
+            if existed:
                 self.close()
                 self.damaged = set_aside(path)
                 self._open(path)
@@ -125,7 +127,8 @@ class Page:
     def _is_whole(self, slot: int) -> bool:
         at = _SLOTS[slot]
         (check,) = _CHECK.unpack_from(self._map, at + _RECORD.size)
-        return bool(check == zlib.adler32(self._map[at : at + _RECORD.size], self._seed))
+        record = self._map[at : at + _RECORD.size]
+        return bool(check == zlib.adler32(record, self._seed)) and _adds_up(_RECORD.unpack(record))
 
     def _write(self, slot: int) -> None:
         record = _RECORD.pack(
@@ -175,6 +178,13 @@ class Page:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _adds_up(values: tuple[Any, ...]) -> bool:
+    """Whether a record's counts are such: seen = easy + hard + failed, none of them negative."""
+    seen, easy, hard = values[:3]
+    failed = values[_FAILED_AT : _FAILED_AT + len(FAILURES)]
+    return bool(seen == easy + hard + sum(failed) and min(values[:_LAST_FIELDS]) >= 0)
 
 
 def _reasons(values: tuple[Any, ...]) -> tuple[dict[str, int], dict[str, int]]:

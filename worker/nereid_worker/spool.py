@@ -57,9 +57,11 @@ class Spool:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.damaged: Path | None = None
         self.cut_bytes = 0
+        existed = path.exists()
         self._open(path, capacity_bytes)
         if not self._is_whole():
-            if self._map[:_FIRST].strip(b"\0"):
+            # All zeros, too: a power cut leaves such files.
+            if existed:
                 self.close()
                 # One is enough: it is as large as the ring.
                 self.damaged = set_aside(path, kept=1)
