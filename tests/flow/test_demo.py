@@ -96,7 +96,7 @@ def test_a_part_that_is_killed_in_the_middle_costs_no_sample(tmp_path: Path, par
     processes.assert_none_left(state)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_an_interrupted_demo_takes_everything_down(tmp_path: Path, number: signal.Signals) -> None:
     state = tmp_path / "state"
     with demo(state) as process:

@@ -269,3 +269,12 @@ def test_down_without_a_system_says_so(user: User) -> None:
     done = user.types("down")
     assert done.returncode == 2
     assert "no system runs there" in done.stderr
+
+
+def test_down_clears_what_a_killed_system_left(user: User) -> None:
+    user.does("up", "-d", "--base-port", "0")
+    os.kill(int((user.state / "owner").read_text()), signal.SIGKILL)
+    patience.until(lambda: not processes.of_state(user.state), "all processes to end")
+    assert (user.state / "pids.json").exists()
+    assert user.types("down").returncode == 2
+    assert not [name for name in ("pids.json", "links.sock", "owner") if (user.state / name).exists()]

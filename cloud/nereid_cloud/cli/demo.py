@@ -112,11 +112,11 @@ def _play(options: Options) -> Outcome:
 
 
 async def _interruptible(options: Options, *callbacks: object) -> Outcome:
-    """Let SIGTERM end the demo as Ctrl-C does: with everything taken down."""
+    """Let SIGTERM, and a terminal that is closed, end the demo as Ctrl-C does: with everything taken down."""
     progress, on_up, on_frame = callbacks
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine that runs has one
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     try:
         return await play(options, progress=progress, on_up=on_up, on_frame=on_frame)  # type: ignore[arg-type]

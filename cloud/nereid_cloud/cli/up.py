@@ -61,7 +61,7 @@ async def _up(state: Path, nodes: int, base_port: int) -> None:
     logs.configure(json=False, level=logging.WARNING)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
     progress = progress_to(sys.stderr.write, terminal=sys.stderr.isatty())
     bring_up = asyncio.create_task(_until(stop, state, nodes, base_port, progress), name="up")

@@ -17,7 +17,7 @@ from nereid_cloud.cluster.opening import DATABASE
 from nereid_cloud.laptop import remains, statelock
 from nereid_cloud.laptop.readiness import Progress, Signs, until_up
 from nereid_cloud.laptop.supervisor import Kept, Supervisor
-from nereid_cloud.laptop.system import Ports, System, edge_nodes
+from nereid_cloud.laptop.system import CONTROL, Ports, System, edge_nodes
 from nereid_shared.errors import NereidError, UserError
 
 PIDS: Final = "pids.json"
@@ -72,6 +72,15 @@ def _swept(system: System) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def _clear_after_a_kill(state: Path) -> None:
+    """Remove what a system that was killed could not: its processes have ended with it."""
+    left = [state / PIDS, state / CONTROL]
+    if any(path.exists() for path in left):
+        with contextlib.suppress(UserError), statelock.held(state):
+            for path in left:
+                path.unlink(missing_ok=True)
+
+
 def _write_pids(state: Path, supervisor: Supervisor) -> None:
     """Keep ``pids.json`` true, for people and tests that end one part."""
     path = state / PIDS
@@ -88,6 +97,7 @@ def stop(state: Path) -> None:
         StillRunning: it does not end, or not with all its processes.
     """
     if not statelock.is_held(state):
+        _clear_after_a_kill(state)
         raise UserError("no system runs there", where=str(state))
     owner = statelock.owner(state)
     if not owner:

@@ -47,6 +47,9 @@ def edge_nodes(count: int) -> list[str]:
     return [f"edge-{number}" for number in range(count)]
 
 
+CONTROL: Final = "links.sock"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
     """Loopback ports: the cloud broker's, and per node its broker's and its link's."""
@@ -122,7 +125,7 @@ class System:
     @property
     def control(self) -> Path:
         """The links' control socket."""
-        return self.state / "links.sock"
+        return self.state / CONTROL
 
     @property
     def logs(self) -> Path:
