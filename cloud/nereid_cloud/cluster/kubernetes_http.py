@@ -46,10 +46,6 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"  # JSON is YAML
 
 _CONNECT_S: Final = 5.0
-# Kept for the next call: of as many threads as asyncio has. Beyond it each is thrown away with a warning.
-_CONNECTIONS: Final = 64
-# Kept for the next call: of as many threads as asyncio has. Beyond it each is thrown away with a warning.
-_CONNECTIONS: Final = 64
 _READ_S: Final = 30.0
 # How long a call goes on asking a server that asks for patience; its callers have patience of their own.
 _PATIENCE_S: Final = 10.0
@@ -90,8 +86,6 @@ class Api:
             mend = "Give a kubeconfig" if kubeconfig is None else "Check the file and its contexts"
             raise UserError(str(error), where=str(kubeconfig or "in-cluster configuration"), mend=mend) from error
         self._configuration.socket_options = _KEEP_ALIVE
-        self._configuration.connection_pool_maxsize = _CONNECTIONS
-        self._configuration.connection_pool_maxsize = _CONNECTIONS
         self._configuration.connection_pool_maxsize = _IDLE_CONNECTIONS
         self._pool: urllib3.PoolManager = RESTClientObject(self._configuration).pool_manager
         self._closed = threading.Event()
