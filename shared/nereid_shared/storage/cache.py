@@ -46,7 +46,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     """An artefact to obtain.
 
     Attributes:
-        url: a path, ``file://``, ``http://`` or ``https://``.
+        url: a path, ``file://``, ``http://``, ``https://`` or ``s3://bucket/key``.
         sha256: its digest in hex, "" where nobody gave one.
         max_bytes: larger ones are refused, and archives that unpack to more.
         companions: with it come ``model.json`` beside the URL, where there is one, and the golden inputs it names.
@@ -139,8 +139,6 @@ class Cache:
             )
             if is_archive(name):
                 made = self.known(wanted)
-                if made is not None and sha256:
-                    return made
                 arrived = get(made=self._arrived(made, wanted.url))
                 if made is not None and arrived.digest == made.digest:
                     return made

@@ -25,7 +25,8 @@ from nereid_shared.errors import ModelInvalid, Unavailable
 from nereid_shared.storage.checks import require_digest, require_room, require_size
 from nereid_shared.storage.connection import opened
 from nereid_shared.storage.patience import Patience
-from nereid_shared.storage.places import shown
+from nereid_shared.storage.places import is_s3, shown
+from nereid_shared.storage.s3 import signed
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Download:
     """One file into one part.
 
     Args:
-        url: ``http://`` or ``https://``.
+        url: ``http://``, ``https://`` or ``s3://``.
         part: where it grows; one process at a time.
         sha256: the digest in lower-case hex, or None where nobody knows it.
         max_bytes: larger files are refused before or while they come.
@@ -125,8 +126,9 @@ class Download:
         if self._sha256 is not None and self._there() and self._digest_of_part() == self._sha256:
             return self._arrived()
         asked = self._conditions(unless)
+        address = signed(self._url) if is_s3(self._url) else self._url
         try:
-            with opened(self._url, asked, self._patience) as answer:
+            with opened(address, asked, self._patience) as answer:
                 known_whole = self._receive(answer, asked.get("If-Range"))
         except urllib.error.HTTPError as error:
             with error:
@@ -196,6 +198,12 @@ class Download:
         if error.code in _REFUSED:
             raise ModelInvalid(
                 f"{shown(self._url)}: {error.code} {error.reason}", reason=_REFUSED[error.code]
+            ) from error
+        region = error.headers.get("x-amz-bucket-region")
+        if region and error.code in {301, 400}:
+            raise ModelInvalid(
+                f"{shown(self._url)}: the bucket is in {region}; set AWS_REGION where this process runs",
+                reason="ModelForbidden",
             ) from error
         raise _Cut(f"{error.code} {error.reason}") from error
 

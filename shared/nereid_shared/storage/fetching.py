@@ -31,7 +31,7 @@ def fetch(
     same folder at once: what is shared goes through a `Cache`.
 
     Args:
-        url: a path, ``file://``, ``http://`` or ``https://``.
+        url: a path, ``file://``, ``http://``, ``https://`` or ``s3://bucket/key``.
         into: folder for downloads, one per model: the file keeps the URL's last name.
         sha256: the digest in hex, or None where the user gave none.
         max_bytes: larger files are refused before or while they come.

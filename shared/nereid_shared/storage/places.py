@@ -8,7 +8,6 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 from nereid_shared.errors import ModelInvalid, UserError
 from nereid_shared.storage.checks import file_sha256, require_digest, require_size
 
-REMOTE_SCHEMES: Final = frozenset({"http", "https"})
 _NAME_BYTES: Final = 200
 
 
@@ -34,22 +33,42 @@ def remote_name(url: str) -> str:
     Raises:
         UserError: it is no URL of a file that can be fetched.
     """
+    if is_s3(url):
+        return _checked_name(PurePosixPath(s3_object(url)[1]).name, url)
     parts = _split(url)
-    if parts.scheme not in REMOTE_SCHEMES or not parts.hostname:
-        raise UserError("not a URL of a file", where=shown(url), mend="Write a path, file://, http:// or https://")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise UserError(
+            "not a URL of a file", where=shown(url), mend="Write a path, file://, http://, https:// or s3://"
+        )
     if not url.isascii() or not url.isprintable() or " " in url:
         raise UserError("not a URL", where=shown(url), mend="Write what is no ASCII, and blanks, as %XX")
-    name = PurePosixPath(unquote(parts.path)).name
-    if name in {"", ".."} or not name.isprintable() or len(name.encode()) > _NAME_BYTES:
-        raise UserError("not a URL of a file", where=shown(url), mend="Write the whole URL, as https://host/path/file")
-    return name
+    return _checked_name(PurePosixPath(unquote(parts.path)).name, url)
 
 
 def beside(url: str, path: str) -> str:
     """Return the URL of a file below the folder of the one that a URL names."""
+    if is_s3(url):
+        return f"{url.rpartition('/')[0]}/{path}"
     parts = _split(url)
     folder = parts.path.rpartition("/")[0]
     return parts._replace(path=f"{folder}/{quote(path)}", query="", fragment="").geturl()
+
+
+def is_s3(url: str) -> bool:
+    """Return whether a URL names an object of an S3 bucket."""
+    return url.startswith("s3://")
+
+
+def s3_object(url: str) -> tuple[str, str]:
+    """Return the bucket and the key that ``s3://bucket/key`` names; a key stands there as it is, with nothing as %XX.
+
+    Raises:
+        UserError: it names none.
+    """
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    if not bucket or not key or key.endswith("/"):
+        raise UserError("not an object of a bucket", where=url, mend="Write s3://bucket/key/of/the/file")
+    return bucket, key
 
 
 def shown(url: str) -> str:
@@ -69,6 +88,12 @@ def checked_file(path: Path, *, max_bytes: int, sha256: str | None) -> Path:
     if sha256 is not None:
         require_digest(file_sha256(path), sha256, str(path))
     return path
+
+
+def _checked_name(name: str, url: str) -> str:
+    if name in {"", ".."} or not name.isprintable() or len(name.encode()) > _NAME_BYTES:
+        raise UserError("not a URL of a file", where=shown(url), mend="Write the whole URL, as https://host/path/file")
+    return name
 
 
 def _split(url: str) -> SplitResult:

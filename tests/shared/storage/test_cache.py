@@ -238,6 +238,12 @@ def test_a_digest_that_is_none_is_the_users_to_mend(server: Server, cache: Cache
         cache.obtain(wanted(server, sha256=sha256))
 
 
+@pytest.mark.parametrize("url", ["s3://models", "s3://models/", "s3:///key", "s3://models/folder/", "s3://models/.."])
+def test_what_is_no_object_of_a_bucket_is_the_users_to_mend(cache: Cache, url: str) -> None:
+    with pytest.raises(UserError):
+        cache.obtain(Wanted(url=url, max_bytes=MAX_BYTES))
+
+
 def test_what_is_on_this_node_is_used_in_place(tmp_path: Path, root: Path, cache: Cache) -> None:
     file = tmp_path / "models" / "little.tflite"
     file.parent.mkdir()
