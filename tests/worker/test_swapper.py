@@ -52,7 +52,9 @@ class Rig:
         self.b = write(folder / "b", inverted(), golden=[-4.0, 4.0])
         self.settled: list[Task] = []
         self._settled = threading.Condition()
-        self.loads = 0
+        self.hold: TaskModel | None = None
+        self.breaks: TaskModel | None = None
+        self.held, self.go_on = threading.Event(), threading.Event()
         self.service: JointInference | None = None
         self.swapper = Swapper(
             slots=Slots(folder, machine="boot"), load=self._load, swap=self._swap, on_settled=self._note, **options  # type: ignore[arg-type]
@@ -78,7 +80,11 @@ class Rig:
         self.wait(lambda: task in self.settled)
 
     def _load(self, model: TaskModel) -> Classifier:
-        self.loads += 1
+        if model == self.hold:
+            self.held.set()
+            assert self.go_on.wait(TIMEOUT_S)
+        if model == self.breaks:
+            raise MemoryError("too large")
         return Classifier.load(Path(model.url), sha256=model.sha256)
 
     def _swap(self, classifier: Classifier) -> None:
@@ -136,6 +142,27 @@ def test_a_stream_goes_through_many_swaps_without_a_sample_lost_doubled_or_misna
     ledger = service._page.ledger()
     assert (ledger.seen, ledger.easy, ledger.failed) == (seen, seen, {})
     assert changes == [*labels] * (swaps // 2) + [next(iter(labels))]
+
+
+class Unveiled(np.ndarray[tuple[int, ...], np.dtype[np.uint8]]):
+    """A frame that calls `when_seen` as soon as somebody asks for its shape."""
+
+    when_seen: Callable[[], None] = staticmethod(lambda: None)
+
+    @property
+    def ndim(self) -> int:
+        self.when_seen()
+        return len(self.shape)
+
+
+def test_an_answer_names_the_model_that_gave_it_though_another_came_meanwhile(rig: Rig) -> None:
+    service = rig.first(rig.a)
+    other = Classifier.load(rig.b)
+    frame = np.zeros((8, 8), np.uint8).view(Unveiled)
+    frame.when_seen = lambda: service.swap(other)
+    first, second = service.infer(frame), service.infer(picture(EASY))
+    assert (first.label, first.model) == ("dark", Classifier.load(rig.a).digest)
+    assert (second.label, second.model) == ("bright", other.digest)
 
 
 def test_a_model_that_breaks_its_promise_never_serves_and_the_former_goes_on(rig: Rig) -> None:
@@ -225,8 +252,38 @@ def test_a_model_that_has_served_for_long_enough_stays_over_a_crash(tmp_path: Pa
 
 def test_after_the_stop_no_model_gets_its_turn(rig: Rig) -> None:
     service = rig.first(rig.a)
-    rig.swapper.stop()
+    rig.hold = rig.task(rig.b).model
     rig.swapper.want(rig.task(rig.b))
+    assert rig.held.wait(TIMEOUT_S)
+    rig.swapper.stop()
+    rig.go_on.set()
     rig.swapper._thread.join(TIMEOUT_S)
     assert service.classifier.path == rig.a
     assert Slots(rig.folder, machine="another boot").present == rig.task(rig.a).model
+
+
+def test_a_model_that_is_no_longer_wanted_when_it_is_loaded_does_not_serve(rig: Rig) -> None:
+    service = rig.first(rig.a)
+    rig.hold = rig.task(rig.b).model
+    rig.swapper.want(rig.task(rig.b))
+    assert rig.held.wait(TIMEOUT_S)
+    back = rig.task(rig.a, 1)
+    rig.swapper.want(back)
+    rig.go_on.set()
+    rig.wait_settled(back)
+    assert rig.settled == [back]
+    assert service.classifier.path == rig.a
+    assert rig.swapper.lack is None
+
+
+def test_a_loader_that_breaks_ends_neither_the_stream_nor_the_next_swap(rig: Rig) -> None:
+    service = rig.first(rig.a)
+    rig.breaks = rig.task(rig.b).model
+    rig.swapper.want(rig.task(rig.b))
+    rig.wait_settled(rig.task(rig.b))
+    assert rig.swapper.lack is not None
+    assert rig.swapper.lack.message.endswith("little.tflite: MemoryError: too large")
+    rig.breaks = None
+    rig.swapper.want(rig.task(rig.b, 1))
+    rig.wait_settled(rig.task(rig.b, 1))
+    assert service.infer(picture(EASY)).label == "bright"
