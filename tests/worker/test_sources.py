@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where samples come from: what is read, in which order, and what is refused."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_a_name_that_is_no_text_is_a_sample_that_fails(tmp_path: Path) -> None:
 
 
 def test_an_index_that_the_disk_does_not_give_says_so() -> None:
-    with pytest.raises(UserError, match="index cannot be read: .*Input/output error"):
+    with pytest.raises(UserError, match=r"index cannot be read: .*Input/output error"):
         list(Files("/proc/self/mem", "csv").frames(0))
 
 
@@ -132,6 +133,14 @@ def test_an_annotation_that_comes_later_is_read_after_all_others(tmp_path: Path)
     shutil.copy(folder / "Annotations" / "b.xml", folder / "Annotations" / "a0.xml")
     assert source.version() != version
     assert [one.key for one in source.frames(0)] == [*before, "Annotations/a0.xml"]
+
+
+def test_a_name_that_is_no_text_has_a_key_that_is(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xe9.png")).write_bytes(picture(0))
+    source = Files(str(tmp_path), "folder")
+    (one,) = source.frames(0)
+    assert (one.key, one.data) == ("\N{REPLACEMENT CHARACTER}.png", picture(0))
+    assert source.resume(1, mark_of(one.key)) == 1
 
 
 def test_a_broken_annotation_is_a_sample_that_fails(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 
 from nereid_shared.datasets import Dataset, path_of
 from nereid_shared.datasets.pictures import MAX_FILE_BYTES
+from nereid_shared.datasets.source import shown
 from nereid_shared.defaults import DATASET_FORMATS
 from nereid_shared.errors import UserError
 from nereid_worker.folder_names import FolderNames
@@ -84,7 +85,7 @@ class Files:
             return cursor
         nearest = None
         for index, name in self._numbered():
-            if mark_of(name or str(index)) != mark:
+            if mark_of(shown(name) or str(index)) != mark:
                 continue
             if index == cursor - 1:
                 if self._dataset.found is not None:
@@ -114,7 +115,7 @@ class Files:
                 data = _read(root / self._picture(root, name), inside)
                 if data is None:
                     self._require()
-                yield frame(data, index=index, key=name)
+                yield frame(data, index=index, key=shown(name))
 
     def version(self) -> tuple[object, ...]:
         """Return the times of change and the sizes of all that names images; empty while it is gone.

@@ -16,6 +16,7 @@ from typing import Final
 from nereid_cloud.datasets.writers import WRITERS, Writer
 from nereid_shared.datasets import Dataset, Sample
 from nereid_shared.datasets.pictures import measured
+from nereid_shared.datasets.source import shown
 from nereid_shared.errors import UserError
 
 _BROKEN: Final = "broken samples"
@@ -91,7 +92,7 @@ class _Conversion:
 
     def _add(self, sample: Sample, number: int) -> bool:
         where = f"{self._dataset.path}: " + (
-            f"line {sample.line}" if sample.line else sample.name or f"sample {number}"
+            f"line {sample.line}" if sample.line else shown(sample.name) or f"sample {number}"
         )
         picture = self._dataset.root / sample.name
         if problem := sample.problem or self._problem(sample, picture):
@@ -117,6 +118,8 @@ class _Conversion:
     def _problem(self, sample: Sample, picture: Path) -> str:
         if not sample.name:
             return "it names no picture"
+        if shown(sample.name) != sample.name or "\0" in sample.name:
+            return "its picture's name is no text"
         if not os.path.realpath(picture).startswith(self._inside):
             return "its picture lies outside of the dataset's folder"
         return "" if picture.is_file() else "its picture is missing"

@@ -8,6 +8,7 @@ from typing import Final
 from nereid_shared.datasets import Dataset, Sample
 from nereid_shared.datasets.pictures import is_picture, measured
 from nereid_shared.datasets.sample import Found, Listed
+from nereid_shared.datasets.source import shown
 from nereid_shared.errors import UserError
 
 TOLERANCE: Final = 1.0
@@ -59,29 +60,26 @@ class _Checker:
 
     def check(self, sample: Sample, where: str) -> Iterator[str]:
         """Yield what is wrong with a sample of the file `where`."""
-        place = f"{self._dataset.root / where}:{sample.line}" if sample.line else str(self._dataset.root / where)
+        place = shown(str(self._dataset.root / where)) + (f":{sample.line}" if sample.line else "")
         if sample.problem:
-            yield f"{place}: {sample.problem}. Mend it, or take it out."
-            return
-        if not self._dataset.has_pictures or not is_picture(sample.name):
-            return
-        picture = self._dataset.root / sample.name
-        if not os.path.realpath(picture).startswith(self._inside):
-            yield f"{place}: {sample.name} lies outside of the dataset's folder. Move it into the folder."
-            return
+            yield f"{place}: {shown(sample.problem)}. Mend it, or take it out."
+        elif self._dataset.has_pictures and is_picture(sample.name):
+            yield from (f"{place}: {problem}" for problem in self._of_picture(sample))
+
+    def _of_picture(self, sample: Sample) -> Iterator[str]:
+        name, picture = shown(sample.name), self._dataset.root / sample.name
         try:
+            if not os.path.realpath(picture).startswith(self._inside):
+                yield f"{name} lies outside of the dataset's folder. Move it into the folder."
+                return
             size = measured(picture)
         except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
-            why = error.strerror if isinstance(error, OSError) else error
-            yield f"{place}: {sample.name} is missing: {why}. Put it there, or take it out."
+            yield f"{name} is missing: {error.strerror if isinstance(error, OSError) else error}. Put it there."
             return
         if size is None:
-            yield f"{place}: {sample.name} is no whole JPEG or PNG file. Write it again."
+            yield f"{name} is no whole JPEG or PNG file. Write it again."
             return
         for number, box in enumerate(sample.boxes, 1):
             right, bottom = box.left + box.width, box.top + box.height
             if min(box.left, box.top) < -TOLERANCE or right > size[0] + TOLERANCE or bottom > size[1] + TOLERANCE:
-                yield (
-                    f"{place}: box {number} ({box.label}) of {sample.name} leaves the picture of {size[0]}x{size[1]}."
-                    " Mend its corners."
-                )
+                yield f"box {number} ({box.label}) of {name} leaves its {size[0]}x{size[1]} pixels. Mend its corners."

@@ -82,9 +82,10 @@ class Looker:
     def _is_inside(self, folder: str) -> bool:
         """Whether a folder is one of the dataset's, by its real path, which is looked up once."""
         if folder not in self._folders:
-            self.looks.folders.add(folder)
             real = os.path.realpath(self._root / folder) + os.sep
             self._folders[folder] = real.startswith(self._inside)
+            if self._folders[folder]:
+                self.looks.folders.add(folder)
         return self._folders[folder]
 
 

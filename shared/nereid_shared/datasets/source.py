@@ -119,6 +119,11 @@ def _end(one: int, other: int, none: int) -> int:
     return min((place for place in (one, other) if place >= 0), default=none)
 
 
+def shown(name: str) -> str:
+    """Return a file's name as text that can be sent and printed: a name on a disk may be of any bytes."""
+    return name if name.isascii() else os.fsencode(name).decode(errors="replace")
+
+
 def utf8(text: str) -> str:
     """Return what bytes read as latin-1 say in UTF-8.
 

@@ -107,7 +107,7 @@ class _Sums:
             if self._progress is not None:
                 self._progress(stat.st_size)
             if part.picture and (most is None or self._looker.looks.looked < most):
-                self._looker.look(part.picture)
+                self._looker.look(os.fsdecode(part.picture))
 
     def _found_part(self, found: Found, name: str, own: Stamp) -> Part:
         """Add a sample that is a file, and the annotation beside it, if it has one."""
@@ -119,7 +119,7 @@ class _Sums:
         if part is None:
             sample = found.sample(self._root, name)
             part = part_of([sample], where=file or name)
-            part.picture = sample.name
+            part.picture = os.fsencode(sample.name)
             if stamp is not None:
                 part.digest = hashlib.sha256((self._root / file).read_bytes()).hexdigest()
                 self._keep(name, stamp, part, self._root / file)

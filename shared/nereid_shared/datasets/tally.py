@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
 
+from nereid_shared.datasets.source import shown
 from nereid_shared.defaults import MAX_CLASSES, MAX_PROBLEMS
 from nereid_shared.messages import DatasetStatistics
 
@@ -25,7 +26,7 @@ class Part(Struct, kw_only=True, omit_defaults=True):
 
     Attributes:
         digest: sha256 of its content, in hex.
-        picture: the picture's path, where the file is one sample.
+        picture: the picture's path, where the file is one sample; as the disk has it, which may be no text.
     """
 
     samples: int = 0
@@ -35,10 +36,11 @@ class Part(Struct, kw_only=True, omit_defaults=True):
     classes: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     digest: str = ""
-    picture: str = ""
+    picture: bytes = b""
 
     def count(self, name: str, times: int = 1) -> None:
         """Count a class."""
+        name = shown(name)
         if name in self.classes or len(self.classes) < MAX_TOLD_APART:
             self.classes[name] = self.classes.get(name, 0) + times
 
@@ -51,7 +53,7 @@ class Part(Struct, kw_only=True, omit_defaults=True):
         """Count a sample that is none."""
         self.malformed += 1
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(problem)
+            self.problems.append(shown(problem))
 
     def add(self, sample: "Sample", *, where: str) -> None:
         """Count a sample of the file `where`."""
@@ -97,7 +99,7 @@ class Looks(Struct, kw_only=True):
     def complain(self, problem: str) -> None:
         """Note a problem."""
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(problem)
+            self.problems.append(shown(problem))
 
 
 def _wider(span: tuple[int, int], value: int) -> tuple[int, int]:

@@ -89,7 +89,7 @@ def test_each_problem_is_named_with_its_place_and_what_to_do(tmp_path: Path) -> 
     assert done.stdout.splitlines() == [
         f"{labels}/a.txt:2: a line has a class, x, y, width and height, or a polygon's corners."
         " Mend it, or take it out.",
-        f"{labels}/b.txt: box 1 (cat) of images/val/b.jpg leaves the picture of 30x60. Mend its corners.",
+        f"{labels}/b.txt: box 1 (cat) of images/val/b.jpg leaves its 30x60 pixels. Mend its corners.",
         f"{labels}/c.txt: images/val/c.png is no whole JPEG or PNG file. Write it again.",
     ]
     assert done.stderr == "error: 3 problems found. Mend what is named.\n"
@@ -106,7 +106,7 @@ def test_a_row_is_named_by_its_line(tmp_path: Path) -> None:
         f"{index}: 1 more. Give a larger --limit to see them.",
     ]
     (found,) = json.loads(nereid("validate", index, "-o", "json").stdout)
-    assert found["problems"][1].startswith(f"{index}:5: gone.png is missing: No such file or directory. ")
+    assert found["problems"][1].startswith(f"{index}:5: gone.png is missing: No such file or directory. Put")
 
 
 @pytest.mark.parametrize("command", ["stats", "validate"])

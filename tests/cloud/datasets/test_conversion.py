@@ -90,6 +90,7 @@ def test_a_class_that_has_no_place_ends_the_conversion(to: str, tmp_path: Path) 
     ("row", "problem"),
     [
         ("gone.png", "its picture is missing"),
+        ("a\0.png", "name is no text"),
         ("../secret.png", "its picture lies outside"),
         ("cut.png", "no whole JPEG or PNG"),
         (",", "column 1 names no picture"),

@@ -2,6 +2,7 @@
 """One dataset in every format, read alike; and what is broken in it."""
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from tfrecord.reader import tfrecord_loader
 from nereid_shared.datasets import (
     Box,
     Dataset,
+    Known,
     Reading,
     Sample,
     coco,
@@ -33,6 +35,7 @@ from nereid_shared.datasets import (
 )
 from nereid_shared.datasets.sample import Found, Listed
 from nereid_shared.errors import UserError
+from nereid_shared.messages import DatasetStatistics
 
 # Each module is what its protocol says, as mypy sees it.
 LISTED: list[Listed] = [csv_rows, txt, jsonl, coco, parquet, tfrecord]
@@ -114,6 +117,20 @@ def test_a_folders_classes_are_the_folders_that_pictures_lie_in(tmp_path: Path) 
     found = read(Dataset(str(tmp_path), "folder"))
     assert (found.samples, found.statistics.labelled, found.statistics.files) == (4, 3, 4)
     assert found.statistics.classes == {"cat": 2, "dog": 1}
+
+
+@pytest.mark.parametrize(("form", "name"), [("folder", b"1.png"), ("xml", b"1.xml"), ("yolo", b"1.png")])
+def test_names_on_a_disk_may_be_of_any_bytes(tmp_path: Path, form: str, name: bytes) -> None:
+    folder_ = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder_.mkdir()
+    annotation = b"<annotation><filename>\xc3\xa9.png</filename></annotation>"
+    (folder_ / os.fsdecode(name)).write_bytes(annotation if form == "xml" else scenes.picture(4, 4))
+    known = Known(tmp_path / "known.db")
+    said = read(Dataset(str(tmp_path), form), known=known).statistics
+    known.close()
+    assert (said.files, said.looked, said.missing) == (1, 1, form == "xml")
+    assert said.classes == ({"caf\N{REPLACEMENT CHARACTER}": 1} if form == "folder" else {})
+    assert DatasetStatistics.decode(said.encode(), max_bytes=10_000) == said
 
 
 def test_a_txt_has_a_class_behind_the_path(tmp_path: Path) -> None:
