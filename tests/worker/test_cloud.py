@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ from nereid_worker.batches import QUICK_AFTER, QUICK_S
 from nereid_worker.cloud import CloudWorker
 from nereid_worker.cloud_answers import Predict
 
-SERVICE, NODE, WAIT_S = "helmet-01234567", "edge-0", 30.0
+Start = Callable[[Task, Mosquitto], Awaitable[asyncio.subprocess.Process]]
+
+SERVICE, NODE, WAIT_S = "helmet-01234567", "edge-0", 90.0
 
 
 def png(value: int) -> bytes:
@@ -417,20 +419,36 @@ async def test_it_goes_on_after_the_broker_was_killed(broker: Mosquitto, tmp_pat
         await edge.until(lambda: len(edge.results) == 2)
 
 
-async def process(task: Task, broker: Mosquitto) -> asyncio.subprocess.Process:
+@pytest.fixture
+async def process() -> AsyncIterator[Start]:
+    """Starts cloud workers as processes; what still runs at the end is killed."""
     program = (
         "import asyncio, sys; from nereid_shared import logs; from nereid_shared.messages import Task;"
         "from nereid_worker.cloud import run_cloud; logs.configure(json=False);"
         "asyncio.run(run_cloud(Task.decode(sys.argv[1].encode(), max_bytes=1 << 20), broker_url=sys.argv[2],"
         " worker='cloud-1'))"
     )
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, task.encode().decode(), broker.url, stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start(task: Task, broker: Mosquitto) -> asyncio.subprocess.Process:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, task.encode().decode(), broker.url, stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        if child.returncode is None:
+            child.kill()
+        _, said = await child.communicate()
+        sys.stderr.write(said.decode())
 
 
-async def test_a_script_answers_with_a_model_of_its_own_and_ends_on_sigterm(broker: Mosquitto, tmp_path: Path) -> None:
+async def test_a_script_answers_with_a_model_of_its_own_and_ends_on_sigterm(
+    broker: Mosquitto, tmp_path: Path, process: Start
+) -> None:
     (tmp_path / "cloud.py").write_text(
         "from beside import SCORE\n"
         "from nereid_worker import CloudWorker\n"
@@ -456,7 +474,7 @@ async def test_a_script_answers_with_a_model_of_its_own_and_ends_on_sigterm(brok
 
 @pytest.mark.parametrize("given", ["", ", model='mine'"])
 async def test_the_answers_of_a_script_name_the_task_s_model_or_its_own(
-    broker: Mosquitto, tmp_path: Path, given: str
+    broker: Mosquitto, tmp_path: Path, process: Start, given: str
 ) -> None:
     (tmp_path / "cloud.py").write_text(
         "from nereid_worker import CloudWorker\n"
@@ -474,7 +492,7 @@ async def test_the_answers_of_a_script_name_the_task_s_model_or_its_own(
     assert edge.results[0][1].model == ("mine" if given else hashlib.sha256(file.read_bytes()).hexdigest())
 
 
-async def test_a_killed_worker_is_offline_by_its_will(broker: Mosquitto, tmp_path: Path) -> None:
+async def test_a_killed_worker_is_offline_by_its_will(broker: Mosquitto, tmp_path: Path, process: Start) -> None:
     async with edge_at(broker) as edge:
         child = await process(task_for(model_in(tmp_path / "m")), broker)
         await edge.until_running()
@@ -492,7 +510,7 @@ async def test_a_killed_worker_is_offline_by_its_will(broker: Mosquitto, tmp_pat
     ],
 )
 async def test_a_script_that_fails_or_ends_is_reported(
-    broker: Mosquitto, tmp_path: Path, script: str, reason: str
+    broker: Mosquitto, tmp_path: Path, process: Start, script: str, reason: str
 ) -> None:
     (tmp_path / "cloud.py").write_text(script)
     task = task_for(tmp_path / "none", script_dir=str(tmp_path), script_boot_file="cloud.py")
@@ -517,7 +535,7 @@ async def test_a_missing_script_is_named_and_waited_for(broker: Mosquitto, tmp_p
         )
 
 
-async def test_a_worker_whose_script_came_late_runs_it(broker: Mosquitto, tmp_path: Path) -> None:
+async def test_a_worker_whose_script_came_late_runs_it(broker: Mosquitto, tmp_path: Path, process: Start) -> None:
     task = task_for(model_in(tmp_path / "m"), script_dir=str(tmp_path), script_boot_file="late.py")
     async with edge_at(broker) as edge:
         child = await process(task, broker)
