@@ -133,6 +133,51 @@ def test_what_an_earlier_lap_left_is_no_record(tmp_path: Path, kept: int) -> Non
         assert len(spool) == kept
 
 
+def test_the_places_of_one_stream_are_not_given_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with Spool(path, capacity_bytes=CAPACITY) as spool:
+        for seq in range(1, 9):
+            spool.append(seq, b"x" * 40)
+        spool.release(8)
+        spool.append(1, b"y" * 40)  # a new page begins a new stream, with numbers that the earlier lap had too
+    raw = bytearray(path.read_bytes())
+    raw[24:32] = (int.from_bytes(raw[24:32], "little") + 112).to_bytes(8, "little")  # as above
+    path.write_bytes(raw)
+    with Spool(path, capacity_bytes=CAPACITY) as spool:
+        assert (spool.after(0), spool.after(1), spool.damaged) == ((1, b"y" * 40), None, None)
+
+
+def test_numbers_that_do_not_grow_end_the_ring(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with Spool(path, capacity_bytes=CAPACITY) as spool:
+        for seq in (1, 2, 3):
+            spool.append(seq, b"x" * 40)
+        following = path.read_bytes()[24:32]
+        spool.drop_after(0)  # the page was lost: a new stream takes the places of the old one's samples
+        for seq in (1, 2):
+            spool.append(seq, b"y" * 12)
+    raw = bytearray(path.read_bytes())
+    raw[24:32] = following  # as after a power cut that kept the records and not the header
+    path.write_bytes(raw)
+    with Spool(path, capacity_bytes=CAPACITY) as spool:
+        assert (spool.after(0), spool.after(1), spool.after(2)) == ((1, b"y" * 12), (2, b"y" * 12), None)
+        assert spool.cut_bytes == 2 * 56
+        assert spool.append(3, b"z")
+        assert spool.after(2) == (3, b"z")
+
+
+def test_a_header_with_ends_that_no_ring_can_have_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    Spool(path, capacity_bytes=CAPACITY).close()
+    raw = bytearray(path.read_bytes())
+    raw[16:32] = b"\xff" * 16  # oldest and next: an empty ring, but for where
+    path.write_bytes(raw)
+    with Spool(path, capacity_bytes=CAPACITY) as spool:
+        assert spool.damaged == tmp_path / "s.damaged-1"
+        assert spool.append(1, b"x")
+        assert spool.after(0) == (1, b"x")
+
+
 @pytest.mark.parametrize("size", [0, 1, CAPACITY - 16])
 def test_any_size_up_to_the_capacity_fits(tmp_path: Path, size: int) -> None:
     with Spool(tmp_path / "s", capacity_bytes=CAPACITY) as spool:
