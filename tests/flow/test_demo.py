@@ -133,3 +133,21 @@ def test_a_used_state_folder_is_refused(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert "fresh" in err
     assert (tmp_path / "mine").read_text() == "keep me"
+
+
+def test_a_served_model_rolls_out_and_its_broken_versions_never_answer(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with demo(state, "serving", "--samples", "40") as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    report = json.loads(out)
+    assert (report["failed"], report["wrong"]) == (0, 0)
+    assert report["versions"].keys() == {"1", "2"}
+    assert report["requests"] == sum(report["versions"].values()) >= 2 * 4 * 40
+    assert {(one["place"], one["version"], one["reason"]) for one in report["rollbacks"]} == {
+        (place, version, reason)
+        for place in ("cloud", "edge-0")
+        for version, reason in (("3", "DigestMismatch"), ("4", "SelfTestFailed"))
+    }
+    assert {model["status"]["servingVersion"] for model in report["models"].values()} == {"2"}
+    processes.assert_none_left(state)
