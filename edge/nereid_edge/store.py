@@ -306,7 +306,9 @@ class _Translated:
             raise TemporaryError(f"{self._path}: {error}") from error
         if isinstance(error, sqlite3.DatabaseError):
             raise UserError(
-                f"cannot be read: {error}", where=str(self._path), mend="Move it away, and the samples in it with it"
+                f"cannot be read: {error}",
+                where=str(self._path),
+                mend="Move it away: the samples that wait in it, and the counts of all services, go with it",
             ) from error
 
 
