@@ -149,6 +149,7 @@ WRONG: list[tuple[str, bytes | dict[str, Any], dict[str, str], int, str]] = [
     ("another input", infer_body(name="x"), {}, 400, "there is no input 'x'; the model has 't0'"),
     ("another type", infer_body(datatype="INT64"), {}, 400, "it takes FP32"),
     ("another shape", infer_body(shape=[1, 64]), {}, 400, "FP32 of shape [-1, 8, 8, 1]"),
+    ("as many figures in another shape", infer_body(shape=[1, 4, 16, 1]), {}, 400, "FP32 of shape [-1, 8, 8, 1]"),
     ("no rows", infer_body(shape=[0, 8, 8, 1], data=[]), {}, 400, "0 rows"),
     ("too many rows", infer_body(shape=[10**9, 8, 8, 1], data=[]), {}, 400, "1 to 4096"),
     ("too few figures", infer_body(data=[1.0]), {}, 400, "1 figures"),

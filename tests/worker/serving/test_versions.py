@@ -2,7 +2,9 @@
 """Versions beside one another, swapped under load, and versions that never serve."""
 
 import asyncio
+import hashlib
 import json
+import tarfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tests.worker.serving.served import (
     version_of,
 )
 
+from nereid_shared.errors import RequestRefused
 from nereid_shared.messages import ServedVersion, ServingTask
 from nereid_worker.serving.process import ServingProcess
 
@@ -174,3 +177,62 @@ async def test_a_new_file_under_an_old_label_replaces_the_former(tmp_path: Path)
         await serves(process, task_of(second))
         assert shift_of((await ask(session, process))[1]) == 2.0
         assert shift_of((await ask(session, process, version="stable"))[1]) == 2.0
+
+
+async def test_after_a_restart_on_a_node_the_former_serves_where_the_target_fails(tmp_path: Path) -> None:
+    """The other version of the manifest, which would load too, never served and does not do so now."""
+    files = [version_of(model_in(tmp_path / n, shift=float(n), golden=1.0), n) for n in ("1", "2")]
+    untried = version_of(model_in(tmp_path / "0"), "0")
+    node = {"node": "edge-0", "state": tmp_path / "state"}
+    async with serving(task_of(files[0]), **node) as process:
+        assert process.versions.default is not None
+    async with serving(task_of(untried, *files), **node) as process, aiohttp.ClientSession() as session:
+        assert shift_of((await ask(session, process))[1]) == 1.0
+        ready = await reported(process)
+        assert (ready["serving_version"], ready["target_version"]) == ("1", "2")
+    async with running(task_of(untried, files[1]), **node) as process:
+        async with asyncio.timeout(WAIT_S):
+            await process.versions.until(
+                lambda: [one.status for one in process.versions.states()] == ["ready", "failed"]
+            )
+        assert process.versions.default is None
+
+
+async def test_an_archive_s_folder_may_stand_in_folders(tmp_path: Path) -> None:
+    model_in(tmp_path / "unpacked" / MODEL / "1", shift=1.0, golden=1.0)
+    async with serving(task_of(version_of(tmp_path / "unpacked", "1"))) as process, aiohttp.ClientSession() as session:
+        assert shift_of((await ask(session, process))[1]) == 1.0
+
+
+async def test_an_archive_is_fetched_checked_and_unpacked(tmp_path: Path) -> None:
+    model_in(tmp_path / "made" / "brightness-1", shift=1.0, golden=1.0)
+    archive = tmp_path / "brightness-1.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "made" / "brightness-1", "brightness-1")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    good, bad = version_of(archive, "1", sha256=digest), version_of(archive, "1", sha256="0" * 64)
+    async with serving(task_of(good)) as process, aiohttp.ClientSession() as session:
+        assert shift_of((await ask(session, process))[1]) == 1.0
+    async with running(task_of(bad)) as process:
+        async with asyncio.timeout(WAIT_S):
+            await process.versions.until(lambda: process.versions.problem is not None)
+        assert process.versions.problem is not None
+        assert process.versions.problem.reason == "DigestMismatch"
+
+
+async def test_more_requests_than_may_wait_are_refused(tmp_path: Path) -> None:
+    async with serving(task_of(version_of(model_in(tmp_path), "1"), max_batch=1)) as process:
+        loaded = process.versions.default
+        assert loaded is not None
+        rows = np.zeros((1024, 8, 8, 1), np.float32)
+        waiting = [loaded.batcher.submit(rows)]
+
+        def fill() -> None:
+            for _ in range(1000):
+                waiting.append(loaded.batcher.submit(rows))
+
+        with pytest.raises(RequestRefused) as refused:
+            fill()
+        assert refused.value.status == 503
+        answered = await asyncio.gather(*waiting)
+        assert all(len(one) == 1024 for one in answered)

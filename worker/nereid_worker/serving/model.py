@@ -53,7 +53,7 @@ class ServedModel:
         """Return the model after its self-test: its card's golden inputs, or finite figures where it has no card.
 
         Args:
-            path: the model file, or its folder.
+            path: the model file, or its folder, or one in which there is nothing but that, as in many archives.
             framework: the spec's ``frameworkType``.
             sha256: the digest that the spec gives, or "".
             threads: of the interpreter.
@@ -68,6 +68,7 @@ class ServedModel:
                 f"frameworkType {framework!r} is not run by this worker; it runs {', '.join(FRAMEWORKS)}",
                 reason="ModelUnsupported",
             )
+        path = _innermost(path)
         if card_path(path).exists():
             classifier = Classifier.load(path, threads=threads, sha256=sha256)
             file = classifier.path
@@ -144,3 +145,13 @@ class ServedModel:
         if isinstance(answer, BadSample) or not np.isfinite(answer).all():
             said = str(answer) if isinstance(answer, BadSample) else "its output is not finite"
             raise ModelInvalid(f"{where}: for an input of zeros: {said}", reason="SelfTestFailed")
+
+
+def _innermost(path: Path) -> Path:
+    """Return the folder itself, or the one that is alone in it."""
+    while path.is_dir():
+        inside = list(path.iterdir())
+        if len(inside) != 1 or not inside[0].is_dir():
+            break
+        path = inside[0]
+    return path

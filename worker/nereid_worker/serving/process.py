@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from nereid_shared import environment, topics
 from nereid_shared.backoff import Backoff
-from nereid_shared.errors import TemporaryError
+from nereid_shared.errors import MessageInvalid, MessageTooLarge, TemporaryError
 from nereid_shared.health import answering
 from nereid_shared.link import Link, LinkSettings, Message
 from nereid_shared.messages import ModelOutput, ServedVersion, ServingTask, WorkerInfo, WorkerStatus
@@ -65,7 +65,11 @@ class ServingProcess:
         self._cache: Cache | None = None
         self._keys: dict[ServedVersion, str] = {}
         self._stopping = asyncio.Event()
-        self.versions = Versions(obtain=self._obtain, observer_of=self._observer, on_change=self._say)
+        self._served = settings.state / "served.json" if settings.node else None
+        self._former = _read_served(self._served)
+        self.versions = Versions(
+            obtain=self._obtain, observer_of=self._observer, on_change=self._say, former=self._former
+        )
         self._metrics = Metrics(lambda: self.versions.loaded, in_flight=lambda: self.server.in_flight)
         self.listening = asyncio.Event()
         self.server = Server(self.versions, self._metrics, lame_duck_s=lame_duck_s)
@@ -193,6 +197,7 @@ class ServingProcess:
         task, default = self.versions.task, self.versions.default
         if task is None:
             return
+        self._remember()
         if default is None:
             problem = self.versions.problem
             if problem is None:
@@ -205,6 +210,20 @@ class ServingProcess:
             self._become("running")
         else:
             self._become("running", *_why_not(task.target, self.versions.problem))
+
+    def _remember(self) -> None:
+        """Note what answers by default for the next process, which may find a target that fails."""
+        default = self.versions.default
+        if self._served is None or default is None or default.source == self._former:
+            return
+        self._former = default.source
+        try:
+            self._served.parent.mkdir(parents=True, exist_ok=True)
+            made = self._served.with_suffix(".new")
+            made.write_bytes(default.source.encode())
+            made.replace(self._served)
+        except OSError as error:
+            logger.warning("what serves is not noted", extra={"problem": str(error)})
 
     def _become(self, status: WorkerStatus, reason: str = "", message: str = "") -> None:
         self._info.become(status, reason, message[:_MESSAGE_CHARACTERS])
@@ -253,6 +272,14 @@ async def run_serving(settings: Settings) -> None:
         loop.add_signal_handler(number, process.stop)
     async with answering(settings.health, lambda: process.problem):
         await process.run()
+
+
+def _read_served(file: Path | None) -> ServedVersion | None:
+    """Return what an earlier process noted; None where there is nothing, or nothing whole."""
+    try:
+        return None if file is None else ServedVersion.decode(file.read_bytes(), max_bytes=topics.TASK.max_bytes)
+    except (OSError, MessageInvalid, MessageTooLarge):
+        return None
 
 
 def _why_not(target: str, problem: State | None) -> tuple[str, str]:

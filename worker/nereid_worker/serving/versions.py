@@ -81,10 +81,19 @@ class Versions:
         obtain: see `Obtain`.
         observer_of: see `ObserverOf`.
         on_change: called when what is loaded or what is said of it has changed.
+        former: what answered by default in an earlier process; it does so again until the target has passed its test.
     """
 
-    def __init__(self, *, obtain: Obtain, observer_of: ObserverOf, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        obtain: Obtain,
+        observer_of: ObserverOf,
+        on_change: Callable[[], None],
+        former: ServedVersion | None = None,
+    ) -> None:
         self._obtain, self._observer_of, self._on_change = obtain, observer_of, on_change
+        self._former = former
         self.task: ServingTask | None = None
         self.default: Loaded | None = None
         self._loaded: dict[str, Loaded] = {}
@@ -149,12 +158,13 @@ class Versions:
         await asyncio.gather(*self._closing)
 
     async def _bring(self, task: ServingTask) -> None:
-        for source in sorted(task.versions, key=lambda one: one.version != task.target):
+        first = self._former if self.default is None else None
+        for source in sorted(task.versions, key=lambda one: (one != first, one.version != task.target)):
             have = self._loaded.get(source.version)
             if have is None or _made_for(have.task, have.source) != _made_for(task, source):
                 await self._load(task, source)
-            if source.version == task.target:
-                self._choose(task, source)
+            if source.version == task.target or (self.default is None and source == self._former):
+                self._choose(source)
             if self._wanted.is_set():  # another task came meanwhile
                 return
         self._problems = {source: said for source, said in self._problems.items() if source in task.versions}
@@ -163,12 +173,14 @@ class Versions:
                 self._retire(self._loaded.pop(version))
         self._note()
 
-    def _choose(self, task: ServingTask, source: ServedVersion) -> None:
-        """Let the target answer by default, if it can."""
-        loaded = self._loaded.get(task.target)
+    def _choose(self, source: ServedVersion) -> None:
+        """Let a version answer by default, if it can."""
+        loaded = self._loaded.get(source.version)
         if loaded is None or loaded.source != source or loaded is self.default:
             return
-        logger.info("serving", extra={"model": task.model_name, "version": task.target, "digest": loaded.model.digest})
+        logger.info(
+            "serving", extra={"model": loaded.name, "version": loaded.version, "digest": loaded.model.digest}
+        )  # fmt: skip
         self.default = loaded
         self._note()
 
