@@ -211,7 +211,7 @@ class InferenceModelController:
 
     async def _cloud(self, model: InferenceModel, planned: ModelPlan, parts: ModelParts | None) -> tuple[Problem, ...]:
         uid, namespace = model.metadata.uid, model.metadata.namespace
-        if planned.is_edge:
+        if planned.is_edge or planned.yields:
             await self._placement.withdraw(uid, namespace)
             return ()
         refused: tuple[Problem, ...] = ()

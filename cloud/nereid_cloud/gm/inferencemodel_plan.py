@@ -58,6 +58,7 @@ class ModelPlan:
         nodes: at the edge, the nodes that it is meant for, as far as they exist, with the URL of each one's broker.
         selector: in the cloud, what its nodes are labelled with.
         server: None where it cannot be served as it is written.
+        yields: it may serve nowhere, nor go on with what it had.
         problems: what is missing or wrong.
     """
 
@@ -65,6 +66,7 @@ class ModelPlan:
     nodes: Mapping[str, str] = field(default_factory=dict)
     selector: Mapping[str, str] = field(default_factory=dict)
     server: Server | None
+    yields: bool = False
     problems: tuple[Problem, ...]
 
 
@@ -93,7 +95,9 @@ def plan(model: InferenceModel, raw: Object, *, nodes: Mapping[str, Object], pol
 def without_rival(
     mine: ModelPlan, raw: Object, others: Iterable[Object], planned: Callable[[Object], ModelPlan], *, policy: Policy
 ) -> ModelPlan:
-    """Return a plan without its server where an older model has the port there: both would answer on it in turns.
+    """Return a plan without the places where another model has the port: both would answer on it in turns.
+
+    Who has it keeps it; of two that want it, the older has it.
 
     Args:
         mine: the plan.
@@ -106,22 +110,36 @@ def without_rival(
     if server is None or not (mine.is_edge or policy.listen):
         return mine
     for other in others:
-        if port_of(other["spec"]) != server.port or _age(other) >= _age(raw):
+        if port_of(other["spec"]) != server.port or _claim(other, server.port) >= _claim(raw, server.port):
             continue
         theirs = planned(other)
         shared = sorted(mine.nodes.keys() & theirs.nodes.keys())
-        # Also one that cannot be served as it is written now may go on with what it had.
-        if shared or (policy.listen and (theirs.nodes or not theirs.is_edge)):
-            where = f"node {shared[0]}" if shared else "this machine"
-            owner = f"{other['metadata']['namespace']}/{other['metadata']['name']}"
-            message = f"port {server.port} on {where} is InferenceModel {owner}'s: choose another servingPort"
-            problem = Problem(reason=PORT_TAKEN, message=message)
-            return replace(mine, server=None, problems=(*mine.problems, problem))
+        on_machine = policy.listen and (theirs.nodes or not theirs.is_edge)
+        # One that cannot be served as it is written now may go on with what it had.
+        if not (shared or on_machine) or (theirs.server is None and not _pods_of(other)):
+            continue
+        where = f"node {shared[0]}" if shared else "this machine"
+        owner = f"{other['metadata']['namespace']}/{other['metadata']['name']}"
+        message = f"port {server.port} on {where} is InferenceModel {owner}'s: choose another servingPort"
+        problems = (*mine.problems, Problem(reason=PORT_TAKEN, message=message))
+        if _pods_of(raw) and not _has(raw, server.port):
+            return replace(mine, server=None, problems=problems)  # it goes on where it is
+        left = {} if on_machine else {name: broker for name, broker in mine.nodes.items() if name not in shared}
+        return replace(mine, nodes=left, server=server if left else None, yields=not left, problems=problems)
     return mine
 
 
-def _age(raw: Object) -> tuple[str, str]:
-    return raw["metadata"].get("creationTimestamp") or "", raw["metadata"]["uid"]
+def _claim(raw: Object, port: int) -> tuple[bool, str, str]:
+    """Return what orders those who want a port, the first of them to have it."""
+    return not _has(raw, port), raw["metadata"].get("creationTimestamp") or "", raw["metadata"]["uid"]
+
+
+def _has(raw: Object, port: int) -> bool:
+    return _pods_of(raw) > 0 and str((raw.get("status") or {}).get("url", "")).endswith(f":{port}")
+
+
+def _pods_of(raw: Object) -> int:
+    return int((raw.get("status") or {}).get("replicas") or 0)
 
 
 def _server(model: InferenceModel, raw: Object, policy: Policy) -> tuple[Server | None, tuple[Problem, ...]]:

@@ -124,7 +124,7 @@ def _wanted(raw: Object, report: ModelReport, verdict: Verdict) -> dict[str, Any
         "externalUrl": report.external_url,
         "servingVersion": versions_served(report.replicas),
         "conditions": conditions_of(verdict, status.get("conditions") or [], generation=generation, now=now),
-        "replicas": len(report.replicas),
+        "replicas": sum(one.is_there for one in report.replicas),
         "readyReplicas": sum(one.state == "running" for one in report.replicas),
         "selector": text_of(report.selector.items()),
         "observedGeneration": generation,

@@ -45,6 +45,7 @@ class Replica:
         state: ``running`` where it answers, with whatever version; ``offline`` where nobody can tell.
         version: what it answers with; "" where that is not known, or an image decides it.
         is_wanted: it answers with what is wanted now.
+        is_there: its Pod is.
         is_current: it was made for what is wanted now; what becomes of others is no matter.
         reason: where it does not do what is wanted: one CamelCase word.
     """
@@ -53,6 +54,7 @@ class Replica:
     state: Literal["pending", "running", "failed", "offline"]
     version: str = ""
     is_wanted: bool = False
+    is_there: bool = True
     is_current: bool = True
     reason: str = ""
     message: str = ""

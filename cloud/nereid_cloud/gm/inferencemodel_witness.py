@@ -2,7 +2,7 @@
 """What is seen of an InferenceModel's servers: Pods, nodes' words, the Deployment; and where they answer."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.cluster.readiness import is_ready
@@ -109,7 +109,8 @@ class ModelWitness:
     def _by_pod(self, node: str, pod: Object | None, name: str | None) -> Replica:
         """Judge a server of others on a node, or one of ours whose task is not known."""
         if pod is None:
-            return Replica(place=node, state="pending", reason="WorkerStarting", message="the Pod is not there yet")
+            message = "the Pod is not there yet"
+            return Replica(place=node, state="pending", is_there=False, reason="WorkerStarting", message=message)
         is_current = name in (None, pod["metadata"]["name"])
         return in_pod(pod, node=self._caches.nodes.get("", node), is_current=is_current, place=node)
 
@@ -129,7 +130,7 @@ class ModelWitness:
                 status=status,
             )
         )
-        return on_node(seen, status, target=_target(planned))
+        return replace(on_node(seen, status, target=_target(planned)), is_there=pod is not None)
 
     def _in_cloud(self, model: InferenceModel, deployment: Object | None) -> list[Replica]:
         infos = self._observed.cloud.get(service_id(model.metadata.name, model.metadata.uid), {})

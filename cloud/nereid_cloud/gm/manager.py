@@ -348,9 +348,8 @@ class Leadership:
             self._look_at([present["metadata"]["uid"]])
             return
         self._served_queue.add(key)
-        if former is not None:
-            # A port may have become free, or a younger model's no longer.
-            self._look_at(obj["metadata"]["uid"] for obj in self._served.items())
+        # A port may have become free, or another's.
+        self._look_at(obj["metadata"]["uid"] for obj in self._served.items())
 
     def _dataset_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
         self._concerns.changed(former, present)

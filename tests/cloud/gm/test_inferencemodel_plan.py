@@ -99,34 +99,60 @@ def test_a_path_that_workers_may_not_read_is_refused() -> None:
     assert "NamespaceNotServed" in reasons(planned(inference_model(), policy=policy))
 
 
-def rivals(mine: Object, theirs: Object, policy: Policy = POLICY) -> ModelPlan:
+def rivals(mine: Object, theirs: Object, policy: Policy = POLICY, *, pods: int = 0, mine_pods: int = 0) -> ModelPlan:
     """What a younger model comes to beside an older one."""
     younger, older = stored(mine), stored(theirs)
     younger["metadata"] |= {"creationTimestamp": "2026-01-02T00:00:00Z"}
     older["metadata"] |= {"creationTimestamp": "2026-01-01T00:00:00Z", "uid": "older", "name": "older"}
-    assert without_rival(planned(theirs), older, [younger], planned, policy=policy) == planned(theirs)
+    younger["status"] = {"replicas": mine_pods, "url": "http://10.0.0.1:8501"}
+    older["status"] = {"replicas": pods, "url": "http://10.0.0.1:8501"}
     return without_rival(planned(mine), younger, [younger, older], planned, policy=policy)
+
+
+LAPTOP = Policy(runtimes=POLICY.runtimes, listen="127.0.0.1")
 
 
 def test_two_models_on_a_node_do_not_share_a_port_and_the_older_has_it() -> None:
     taken = rivals(inference_model(), inference_model("older"))
-    assert (reasons(taken), taken.server, list(taken.nodes)) == (["PortTaken"], None, ["edge-0"])
+    assert (reasons(taken), taken.server, dict(taken.nodes), taken.yields) == (["PortTaken"], None, {}, True)
     assert "port 8501 on node edge-0 is InferenceModel default/older's" in taken.problems[0].message
     assert rivals(inference_model(), inference_model("older", servingPort=8502)).problems == ()
+
+
+def test_who_has_a_port_keeps_it_against_an_older_model() -> None:
+    assert rivals(inference_model(), inference_model("older"), mine_pods=1).problems == ()
+    assert reasons(rivals(inference_model(), inference_model("older"), mine_pods=1, pods=1)) == ["PortTaken"]
+
+
+def test_a_model_that_is_sent_to_anothers_port_goes_on_where_it_is() -> None:
+    younger, older = stored(inference_model()), stored(inference_model("older"))
+    younger["status"] = {"replicas": 1, "url": "http://10.0.0.1:8600"}
+    older["metadata"] |= {"uid": "0"}
+    found = without_rival(planned(inference_model()), younger, [older], planned, policy=POLICY)
+    assert (list(found.nodes), found.server, found.yields) == (["edge-0"], None, False)
+
+
+def test_a_model_keeps_the_nodes_that_it_shares_with_none() -> None:
+    nodes = [node("edge-0", zone="a"), node("edge-1", zone="a")]
+    mine, theirs = inference_model(nodeName=None, nodeSelector={"zone": "a"}), inference_model("older")
+    younger, older = stored(mine), {**stored(theirs), "metadata": {**stored(theirs)["metadata"], "uid": "0"}}
+    found = without_rival(planned(mine, *nodes), younger, [older], lambda raw: planned(raw, *nodes), policy=POLICY)
+    assert (list(found.nodes), reasons(found), found.yields) == (["edge-1"], ["PortTaken"], False)
+    assert found.server is not None
 
 
 def test_models_elsewhere_may_have_the_port_too_but_on_a_laptop() -> None:
     other = inference_model("older", nodeName="cloud")
     assert rivals(inference_model(), other).problems == ()
     assert rivals(cloud_model(), inference_model("older")).problems == ()
-    laptop = Policy(runtimes=POLICY.runtimes, listen="127.0.0.1")
-    assert reasons(rivals(cloud_model(), inference_model("older"), laptop)) == ["PortTaken"]
+    assert reasons(rivals(cloud_model(), inference_model("older"), LAPTOP)) == ["PortTaken"]
 
 
-def test_a_model_that_goes_on_with_its_former_version_keeps_its_port() -> None:
-    assert reasons(rivals(inference_model(), inference_model("older", targetVersion="9"))) == ["PortTaken"]
+def test_a_model_that_goes_on_with_its_former_version_keeps_its_port_and_one_that_never_began_has_none() -> None:
+    broken = inference_model("older", targetVersion="9")
+    assert reasons(rivals(inference_model(), broken, pods=1)) == ["PortTaken"]
+    assert rivals(inference_model(), broken).problems == ()
 
 
 def test_a_model_on_no_node_takes_no_port() -> None:
-    laptop = Policy(runtimes=POLICY.runtimes, listen="127.0.0.1")
-    assert rivals(inference_model(), inference_model("older", nodeName="absent"), laptop).problems == ()
+    assert rivals(inference_model(), inference_model("older", nodeName="absent"), LAPTOP).problems == ()
