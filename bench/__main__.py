@@ -17,6 +17,7 @@ BENCHES: Final[dict[str, str]] = {
     "api": "bench.api",
     "datasets": "bench.datasets",
     "edge-loop": "bench.edge_loop",
+    "fetch": "bench.fetch",
     "footprint": "bench.footprint",
     "local-cluster": "bench.local_cluster",
     "round-trip": "bench.round_trip",

@@ -64,6 +64,12 @@ def test_a_url_of_another_kind_is_the_users_to_mend(url: str, tmp_path: Path) ->
         fetch(url, into=tmp_path, sha256=None, max_bytes=MAX_BYTES)
 
 
+@pytest.mark.parametrize("url", ["http://host/my model", "http://host/größe"])
+def test_a_url_that_is_not_encoded_is_the_users_to_mend(url: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="%XX"):
+        fetch(url, into=tmp_path, sha256=None, max_bytes=MAX_BYTES)
+
+
 def test_a_download_lands_under_its_name_and_is_not_repeated(server: Server, tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
     into = tmp_path / "models"
