@@ -226,13 +226,8 @@ async def test_more_requests_than_may_wait_are_refused(tmp_path: Path) -> None:
         assert loaded is not None
         rows = np.zeros((1024, 8, 8, 1), np.float32)
         waiting = [loaded.batcher.submit(rows)]
-
-        def fill() -> None:
-            for _ in range(1000):
-                waiting.append(loaded.batcher.submit(rows))
-
         with pytest.raises(RequestRefused) as refused:
-            fill()
+            waiting.extend(loaded.batcher.submit(rows) for _ in range(1000))
         assert refused.value.status == 503
         answered = await asyncio.gather(*waiting)
         assert all(len(one) == 1024 for one in answered)
