@@ -78,6 +78,16 @@ def test_two_urls_of_one_digest_share_a_download_and_the_disk(server: Server, ro
     assert one.path.samefile(root / "blobs" / "sha256" / SHA256)
 
 
+def test_two_urls_of_one_content_share_the_disk(server: Server, root: Path, cache: Cache) -> None:
+    one = cache.obtain(wanted(server, sha256=""))
+    other = cache.obtain(wanted(server, sha256="", path="/elsewhere/little.tflite"))
+    assert len(server.paths) == 2
+    assert one == other
+    third = cache.obtain(wanted(server, sha256="", path="/elsewhere/other.tflite"))
+    assert third.path.samefile(one.path)
+    assert len(list((root / "blobs" / "sha256").iterdir())) == 1
+
+
 def test_without_a_digest_the_server_is_asked_whether_it_changed(server: Server, cache: Cache) -> None:
     one = cache.obtain(wanted(server, sha256=""))
     assert cache.obtain(wanted(server, sha256="")) == one
