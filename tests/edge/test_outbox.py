@@ -20,6 +20,7 @@ from nereid_edge.rows import (
     SampleKey,
     Taken,
 )
+from nereid_edge.window import FIRST_COUNT
 from nereid_shared.link import DELIVERED, NO_SUBSCRIBER
 from nereid_shared.samples import UNDECODABLE
 
@@ -118,6 +119,21 @@ def test_the_window_grows_with_answers() -> None:
         deliver(box, row, 0.0)
         box.answer(row.key, DIGEST, 0.01)
     assert int(box.window.count) == 64
+
+
+def test_a_new_connection_begins_with_a_whole_window() -> None:
+    box = filled(32)
+    for row in taken(box, 0.0):
+        deliver(box, row, 0.0)
+    for now in (3.0, 9.0, 21.0):
+        box.tick(now)
+        for row in taken(box, now):
+            deliver(box, row, now)
+    assert int(box.window.count) < FIRST_COUNT // 2
+    box.disconnected()
+    for seq in range(101, 201):
+        box.accept(sample(seq, now=21.0))
+    assert len(taken(box, 21.0)) == FIRST_COUNT
 
 
 def test_bytes_bound_what_is_in_flight_but_one_sample_always_goes() -> None:
@@ -321,6 +337,15 @@ def test_what_an_earlier_disk_had_accepted_counts_as_forgotten() -> None:
     assert box.forget("s", 4) == 4
     box.accept(sample(5))
     assert (box.streams["s"].contiguous, box.accepted, box.dropped) == (6, 6, {FORGOTTEN: 4})
+
+
+def test_what_waited_behind_a_forgotten_gap_is_contiguous_at_once() -> None:
+    box = Outbox(OutboxPolicy())
+    for seq in (3, 5, 6, 8):
+        box.accept(sample(seq))
+    assert box.forget("s", 4) == 3
+    assert (box.contiguous("s"), box.streams["s"].beyond) == (6, {8})
+    assert (box.accepted, box.streams["s"].accepted, box.dropped) == (7, 7, {FORGOTTEN: 3})
 
 
 def test_a_beginning_that_never_comes_is_recognised_by_the_workers_repeats() -> None:
