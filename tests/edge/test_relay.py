@@ -9,8 +9,10 @@ import pytest
 from tests.edge.peers import NODE
 from tests.edge.rows import SERVICE_ID, SERVICE_UID, WORKER, service_row
 
+from nereid_edge.answers import MAX_KEPT_ANSWERS
+from nereid_edge.records import Change, insert
 from nereid_edge.relay import CLOCK_EVERY_S, Relay
-from nereid_edge.rows import OutboxPolicy
+from nereid_edge.rows import OutboxPolicy, Row, SampleKey
 from nereid_edge.served import ServedBook
 from nereid_edge.service import ServiceSettings
 from nereid_edge.store import OutboxStore
@@ -79,6 +81,64 @@ async def test_a_sample_without_a_number_or_a_score_is_a_dead_letter(
     with pytest.raises(MessageInvalid):
         relay.on_sample(sample(replace(SAMPLE, **wrong)))  # type: ignore[arg-type]
     assert relay.ledger(SERVICE_ID) == Ledger(latency={"edge": {}, "cloud": {}})
+
+
+async def test_an_answer_that_came_before_the_acknowledgement_counts_its_sample_as_sent(
+    relay: Relay, tasks: Tasks
+) -> None:
+    # Its PUBACK never comes where the connection, or the process that sent it, ended first.
+    relay.on_sample(sample(SAMPLE))
+    assert relay.ledger(SERVICE_ID).sent == 0
+    relay.on_result(answer(SAMPLE))
+    relay.on_result(answer(SAMPLE))
+    ledger = relay.ledger(SERVICE_ID)
+    assert (ledger.answered, ledger.sent, ledger.resent) == (1, 1, 0)
+
+
+async def test_a_sample_that_an_earlier_process_sent_is_not_counted_as_sent_again(tmp_path: Path) -> None:
+    path, body = tmp_path / "outbox.db", sample(SAMPLE).payload
+    row = Row(
+        key=SampleKey("s", 1), digest=SAMPLE.digest, label="little", score=0.5, size=len(body), born=0.0, deadline=1.0,
+        sent=True,
+    )  # fmt: skip
+    async with OutboxStore(path) as store:
+        counts = [(SERVICE_ID, "accepted", 1), (SERVICE_ID, "sent", 1)]
+        store.put(Change(statements=[insert(SERVICE_ID, row, body)], counts=counts))
+    relay = Relay(node=NODE, store=OutboxStore(path), folders=WorkerFolders(None))
+    relay.configure({SERVICE_ID: ServiceSettings(worker=WORKER)}, prune=True)
+    relay.on_result(answer(SAMPLE))
+    ledger = relay.ledger(SERVICE_ID)
+    assert (ledger.answered, ledger.sent, ledger.resent) == (1, 1, 0)
+
+
+async def test_answers_beyond_those_that_are_kept_count_as_undelivered(tmp_path: Path) -> None:
+    async with OutboxStore(tmp_path / "outbox.db") as store:
+        relay = Relay(node=NODE, store=store, folders=WorkerFolders(None))
+        relay.configure({SERVICE_ID: ServiceSettings(worker=WORKER)}, prune=True)
+        for seq in range(1, MAX_KEPT_ANSWERS + 3):
+            one = replace(SAMPLE, seq=seq, counts=Counts(seen=seq, easy=0, hard=seq, failed=0))
+            relay.on_sample(sample(one))
+            relay.on_result(answer(one))
+            undelivered = max(0, seq - MAX_KEPT_ANSWERS)
+            assert relay.ledger(SERVICE_ID).undelivered == undelivered
+        assert relay.ledger(SERVICE_ID).answered == MAX_KEPT_ANSWERS + 2
+    loaded = OutboxStore(tmp_path / "outbox.db").load()
+    assert [one.key.seq for one in loaded.answers] == list(range(1, MAX_KEPT_ANSWERS + 1))
+    assert loaded.counters[SERVICE_ID]["undelivered"] == 2
+
+
+async def test_what_a_worker_reported_is_on_the_disk_without_another_sample(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    counts = Ledger(seen=6, easy=3, hard=2, failed={"undecodable": 1}, degraded=2)
+    async with OutboxStore(path) as store:
+        relay = Relay(node=NODE, store=store, folders=WorkerFolders(None))
+        relay.configure({SERVICE_ID: ServiceSettings(worker=WORKER)}, prune=True)
+        relay.worker_reported(SERVICE_ID, stream="s", accepted=0, counts=counts)
+        relay._save(relay.clock())
+    again = Relay(node=NODE, store=OutboxStore(path), folders=WorkerFolders(None))
+    again.configure({SERVICE_ID: ServiceSettings(worker=WORKER)}, prune=True)
+    ledger = again.ledger(SERVICE_ID)
+    assert (ledger.seen, ledger.easy, ledger.hard, ledger.failed, ledger.degraded) == (6, 3, 2, {"undecodable": 1}, 2)
 
 
 async def test_a_task_is_not_completed_while_answers_are_pending(relay: Relay, tasks: Tasks) -> None:
