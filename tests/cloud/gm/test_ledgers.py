@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,6 +38,22 @@ def test_a_sum_is_balanced_where_its_parts_are(parts: list[Ledger]) -> None:
 def test_a_sum_is_never_behind_its_part(one: Ledger, other: Ledger) -> None:
     assert not is_behind(total([one, other]), metrics_of(one))
     assert is_behind(one, metrics_of(total([one, Ledger(seen=1, easy=1)])))
+
+
+@pytest.mark.parametrize(
+    ("fresh", "shown"),
+    [
+        (Ledger(seen=2, easy=2), Ledger(seen=2, easy=1, failed={"undecodable": 1})),
+        (Ledger(seen=2, hard=2, answered=2), Ledger(seen=2, hard=2, answered=1, dropped={"expired": 1})),
+        (
+            Ledger(seen=2, hard=2, dropped={"expired": 2}),
+            Ledger(seen=2, hard=2, dropped={"expired": 1, "poison": 1}),
+        ),
+    ],
+)
+def test_a_sum_that_lacks_only_some_failed_or_dropped_samples_is_behind(fresh: Ledger, shown: Ledger) -> None:
+    assert is_behind(fresh, metrics_of(shown))
+    assert not is_behind(shown, metrics_of(shown))
 
 
 def test_metrics_are_decimal_texts_under_the_seeds_names() -> None:
