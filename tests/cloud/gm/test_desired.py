@@ -130,6 +130,34 @@ def test_a_failed_publish_comes_again_with_a_new_revision_at_the_next_connection
     assert published(node, 1.0).rev == 2
 
 
+def test_an_acknowledged_document_whose_repetition_failed_counts_as_unacknowledged() -> None:
+    node = machine("x")
+    node.on_state(state(published(node, 0.0)), 0.1)
+    node.set_tasks({})
+    second = published(node, 1.0)
+    node.on_state(state(second), 1.1)
+    assert node.is_released("x")
+    node.on_sync(Sync(cluster="c", epoch=1, rev=2, digest=digest_of({})))
+    assert only(node.tick(2.0), Publish)
+    node.publish_failed(1, 2)
+    assert not node.is_released("x")
+    assert node.next_at() == 2.0 + ACK_TIMEOUT_S
+    assert publish(node, 2.0 + PACE_S) is None
+    third = published(node, 2.0 + ACK_TIMEOUT_S)
+    assert third.rev == 3
+    node.on_state(state(third), 7.1)
+    assert node.is_released("x")
+
+
+def test_a_node_that_asks_for_specs_has_answered_and_gets_them_at_the_pace() -> None:
+    node = machine("x")
+    first = published(node, 0.0)
+    node.on_sync(Sync(cluster="c", epoch=1, rev=0, want_specs=["x"]))
+    assert node.next_at() == PACE_S
+    assert published(node, PACE_S).rev == first.rev + 1
+    assert not node.is_applied("x")
+
+
 def test_a_lower_revision_is_lag_until_the_time_out_and_then_repaired_by_a_new_one() -> None:
     node = machine("x")
     first = published(node, 0.0)
