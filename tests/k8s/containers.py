@@ -111,7 +111,8 @@ def put_up(kubectl: Kubectl, cluster: RealCluster, place: Path, *, pictures: int
     address = next(one["address"] for one in addresses if one["type"] == "InternalIP")
     certs = place / "certs"
     argv = [sys.executable, "-m", "nereid_cloud.cli", "certs", str(certs)]
-    subprocess.run([*argv, "--broker", address, "--node", cluster.edge], check=True, timeout=60)
+    made = [*argv, "--broker", address, "--node", cluster.edge]
+    subprocess.run(made, check=True, timeout=60, stdout=subprocess.DEVNULL)
     _apply(cluster, (K8S / "base" / "namespaces.yaml").read_text())
     _apply(cluster, (certs / "secrets.yaml").read_text())
 
