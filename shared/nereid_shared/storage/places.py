@@ -40,6 +40,11 @@ def remote_name(url: str) -> str:
         raise UserError(
             "not a URL of a file", where=shown(url), mend="Write a path, file://, http://, https:// or s3://"
         )
+    if parts.username is not None:
+        raise UserError(
+            "a password in a URL is shown to all who see the resource", where=parts.hostname,
+            mend="Write a signed URL, or an s3:// one",
+        )  # fmt: skip
     if not url.isascii() or not url.isprintable() or " " in url:
         raise UserError("not a URL", where=shown(url), mend="Write what is no ASCII, and blanks, as %XX")
     return _checked_name(PurePosixPath(unquote(parts.path)).name, url)

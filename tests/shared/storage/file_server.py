@@ -4,6 +4,7 @@
 import contextlib
 import hashlib
 import http.server
+import ssl
 import threading
 from collections.abc import Iterator
 from urllib.parse import unquote
@@ -29,8 +30,11 @@ class Server(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.content = CONTENT
         self.files: dict[str, bytes] = {}
         self.etag: str | None = '"one"'
@@ -51,7 +55,7 @@ class Server(http.server.ThreadingHTTPServer):
         return self.url_of(PATH)
 
     def url_of(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}{path}"
+        return f"{self._scheme}://127.0.0.1:{self.server_address[1]}{path}"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -112,8 +116,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Server]:
-    with Server() as running:
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    with Server(tls) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -64,6 +64,12 @@ def test_a_url_of_another_kind_is_the_users_to_mend(url: str, tmp_path: Path) ->
         fetch(url, into=tmp_path, sha256=None, max_bytes=MAX_BYTES)
 
 
+def test_a_password_in_a_url_is_refused_and_not_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="signed URL") as refused:
+        fetch("https://user:pass@host/model", into=tmp_path, sha256=None, max_bytes=MAX_BYTES)
+    assert "pass@" not in str(refused.value)
+
+
 @pytest.mark.parametrize("url", ["http://host/my model", "http://host/größe"])
 def test_a_url_that_is_not_encoded_is_the_users_to_mend(url: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="%XX"):
