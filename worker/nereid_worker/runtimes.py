@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from nereid_worker.estimator import FILE_NAME, EstimatorRunner
 from nereid_worker.litert import Interpreter, TensorSpec
 
 ONNX: Final = "onnx"
@@ -30,12 +31,14 @@ class Runner(Protocol):
 
 
 def open_model(content: bytes, *, file: Path, threads: int = 1) -> Runner:
-    """Return what runs a file's bytes: ONNX Runtime where its name ends so, else LiteRT.
+    """Return what runs a file's bytes, by its name: ONNX Runtime, a user's estimator, else LiteRT.
 
     Raises:
         UserError: the runtime is not installed.
-        ModelInvalid: ``ModelCorrupt`` or ``ModelUnsupported``.
+        ModelInvalid: ``ModelCorrupt``, ``ModelUnsupported`` or ``EstimatorFailed``.
     """
+    if file.name == FILE_NAME:
+        return EstimatorRunner(file)
     if file.suffix.lower() == f".{ONNX}":
         from nereid_worker.onnx import OnnxInterpreter  # noqa: PLC0415 - on first use, like its library
 

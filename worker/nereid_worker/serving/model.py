@@ -11,11 +11,15 @@ import numpy as np
 from nereid_shared.card import card_path, model_path
 from nereid_shared.errors import BadSample, ModelInvalid
 from nereid_worker.classifier import Classifier, Prediction
+from nereid_worker.estimator import FILE_NAME
 from nereid_worker.litert import TensorSpec
 from nereid_worker.runtimes import ONNX, Runner, open_model
 
-FRAMEWORKS: Final = ("tflite", "litert", ONNX)
+PYTHON: Final = "python"
+FRAMEWORKS: Final = ("tflite", "litert", ONNX, PYTHON)
 """What `ServingTask.framework` may say of files that this worker opens."""
+
+_PLATFORMS: Final = {f".{ONNX}": "onnxruntime_onnx", ".py": "python"}
 
 MODEL_FAILED: Final = "model-failed"
 """The reason of a `BadSample` that the model itself could not run."""
@@ -41,7 +45,7 @@ class ServedModel:
     ) -> None:
         """Take what `load` has made."""
         self._interpreter, self._classifier = interpreter, classifier
-        self.platform = "onnxruntime_onnx" if file.suffix.lower() == f".{ONNX}" else "litert_tflite"
+        self.platform = _PLATFORMS.get(file.suffix.lower(), "litert_tflite")
         self.digest, self.size = digest, size
         self.input: TensorSpec = interpreter.input
         self.output: TensorSpec = interpreter.output
@@ -69,6 +73,8 @@ class ServedModel:
                 reason="ModelUnsupported",
             )
         path = _innermost(path)
+        if framework.lower() == PYTHON and path.is_dir():
+            path /= FILE_NAME
         if card_path(path).exists():
             classifier = Classifier.load(path, threads=threads, sha256=sha256)
             file = classifier.path

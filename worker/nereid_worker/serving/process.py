@@ -75,7 +75,8 @@ class ServingProcess:
         self.server = Server(self.versions, self._metrics, lame_duck_s=lame_duck_s)
         self.server.add(TensorFlowServing(self.versions), OpenInference(self.server, self.versions))
         self._info = Info(topic=self._topic(), describe=self._describe)
-        self._info.become("starting", "WaitingForTask", "no task was received from the LocalController yet")
+        if self._task is None:
+            self._info.become("starting", "WaitingForTask", "no task was received from the LocalController yet")
         self._link = self._make_link()
 
     async def run(self) -> None:
