@@ -42,6 +42,7 @@ class ModelReport:
         held: the nodes that stay on record as holding the task.
         target: the version that is wanted; "" where an image decides it, or none can be.
         selector: the labels of its Pods.
+        url: where requests go; None where that stays as it was.
         unheard: a node that should be there has not spoken since the GlobalManager started.
     """
 
@@ -53,7 +54,7 @@ class ModelReport:
     is_edge: bool = False
     target: str = ""
     selector: Mapping[str, str] = field(default_factory=dict)
-    url: str = ""
+    url: str | None = None
     external_url: str = ""
     unheard: bool = False
 
@@ -120,7 +121,7 @@ def _wanted(raw: Object, report: ModelReport, verdict: Verdict) -> dict[str, Any
     status, now = raw.get("status") or {}, rfc3339()
     generation = raw["metadata"].get("generation", 0)
     wanted: dict[str, Any] = {
-        "url": report.url,
+        "url": status.get("url", "") if report.url is None else report.url,
         "externalUrl": report.external_url,
         "servingVersion": versions_served(report.replicas),
         "conditions": conditions_of(verdict, status.get("conditions") or [], generation=generation, now=now),

@@ -19,9 +19,10 @@ from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.placement import Placement
 from nereid_cloud.gm.policy import Policy
 from nereid_cloud.gm.workers import EdgeEvidence, edge_worker
+from nereid_shared.defaults import SERVING_PORT
 from nereid_shared.messages import TaskRow
 from nereid_shared.resources import InferenceModel
-from nereid_shared.serving import SERVING_ROLE, port_of
+from nereid_shared.serving import SERVING_ROLE
 from nereid_shared.topics import service_id
 
 
@@ -160,16 +161,18 @@ class ModelWitness:
     def _is_unheard(self, node: str) -> bool:
         return is_ready(self._caches.nodes.get("", node)) and self._observed.is_unheard(node)
 
-    def _url(self, model: InferenceModel, planned: ModelPlan) -> str:
-        """Return where requests go; of several nodes the first's."""
-        port = planned.server.port if planned.server is not None else model.spec.serving_port
+    def _url(self, model: InferenceModel, planned: ModelPlan) -> str | None:
+        """Return where requests go, of several nodes the first's; None where that stays as it was."""
+        if planned.server is None:
+            return "" if planned.yields else None
+        port = planned.server.port
         if self._policy.listen:
             return f"http://{self._policy.listen}:{port}" if planned.nodes or not planned.is_edge else ""
         if planned.is_edge:
             address = next((_address(self._caches.nodes.get("", node)) for node in planned.nodes), "")
             return f"http://{address}:{port}" if address else ""
         host = f"{pods.service_name(model)}.{model.metadata.namespace}.svc"
-        return f"http://{host}:{port_of({'servingPort': model.spec.serving_port})}"
+        return f"http://{host}:{model.spec.serving_port or SERVING_PORT}"
 
     def _external_url(self, uid: str) -> str:
         """Return where a Service can be reached from outside: at its balancer, else at some node."""
