@@ -173,7 +173,7 @@ def test_sigterm_leaves_time_for_what_is_under_way(tmp_path: Path, broker: Mosqu
     [
         ({"model": TaskModel(name="m", url="/nowhere/x.tflite")}, ("ModelMissing", "/nowhere/x.tflite")),
         ({"model": TaskModel(name="m", url="/x.onnx", format="onnx")}, ("ModelUnsupported", "'onnx', and this worker")),
-        ({"dataset": TaskDataset(name="d", url="/x", format="coco")}, ("DatasetFormatUnknown", "'coco'")),
+        ({"dataset": TaskDataset(name="d", url="/x", format="tfrecord")}, ("DatasetFormatUnknown", "'tfrecord'")),
         ({"rule": TaskRule(name="Guess")}, ("TaskInvalid", "there is no rule 'Guess'")),
         ({"rule": TaskRule(name="Margin", parameters={"threshold": "1.5"})}, ("TaskInvalid", "threshold")),
         ({"script_boot_file": "builtin:other"}, ("TaskInvalid", "builtin:classify")),
