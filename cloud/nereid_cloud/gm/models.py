@@ -17,7 +17,7 @@ from nereid_cloud.gm.conditions import HEARTBEAT_S, condition, is_same
 from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.informer import Informer, Key
-from nereid_cloud.gm.model_places import NOT_USED, ROUTINE, ModelPlace, Said, in_cloud, judge, on_node
+from nereid_cloud.gm.model_places import NOT_REPORTED, NOT_USED, ROUTINE, ModelPlace, Said, in_cloud, judge, on_node
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
 from nereid_shared.times import rfc3339
@@ -65,7 +65,7 @@ class ModelController:
         places = _by_node(self._places(obj, services))
         said = judge(places, is_named=bool(services))
         uid = obj["metadata"]["uid"]
-        unheard = any(self._is_unheard(place.node) for place in places)
+        unheard = any(self._is_unheard(place.node) for place in places) or _is_forgetful(obj, places)
         if self._settling.waits(uid, was_ready=is_ready(obj), is_ready=said[0] == "True", unheard=unheard):
             return SETTLING_LOOK_S
         return await self._write(obj, places, said)
@@ -121,6 +121,13 @@ class ModelController:
             is_routine = said[0] == "True" or said[1] in ROUTINE
             await self._recorder.record(obj, "Normal" if is_routine else "Warning", said[1], said[2])
         return HEARTBEAT_S
+
+
+def _is_forgetful(obj: Object, places: list[ModelPlace]) -> bool:
+    """Whether less is known of a Model than its status says: after our start its nodes have to speak again."""
+    is_same = (obj.get("status") or {}).get("observedGeneration") == obj["metadata"].get("generation", 0)
+    was_told = condition_of(obj, "Ready").get("reason", NOT_USED) not in ROUTINE
+    return is_same and was_told and any(place.reason == NOT_REPORTED for place in places)
 
 
 def named_by(service: Object | None, namespace: str) -> set[Key]:

@@ -62,6 +62,7 @@ class Eyes:
         self._stack = contextlib.AsyncExitStack()
         self._looked = asyncio.Event()
         self.seen_counts: list[int] = []
+        self.readiness: list[tuple[str, str]] = []
         self.writes = 0
 
     async def __aenter__(self) -> Self:
@@ -123,6 +124,8 @@ class Eyes:
             self.writes += 1
             metrics = (present.get("status") or {}).get("metrics") or ()
             self.seen_counts += [int(metric["value"]) for metric in metrics if metric["key"] == "seen"]
+        if present is not None and present["kind"] == MODEL.kind and present["metadata"]["name"] == "little":
+            self.readiness.append(self.condition(MODEL, "little", "Ready"))
         self.stir()
 
 

@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Model's status, from what nodes and cloud workers say of it, and what of that a service's user sees."""
 
+import contextlib
 from typing import Any
 
+import pytest
 from tests.cloud.gm.conftest import GmFactory
 from tests.cloud.gm.peers import Eyes, Kubelet, Lc, model, service
+from tests.cloud.gm.test_downstream import downstream
 from tests.cloud.gm.test_manager import is_running
 from tests.mosquitto import Mosquitto
 
-from nereid_cloud.cluster.kinds import JOINT_INFERENCE_SERVICE, MODEL, POD
+from nereid_cloud.cluster.kinds import EVENT, JOINT_INFERENCE_SERVICE, MODEL, NODE, POD
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.port import Ref
-from nereid_shared.messages import ModelOutput
+from nereid_cloud.cluster.readiness import condition_of
+from nereid_cloud.gm.events import Recorder
+from nereid_cloud.gm.informer import Informer, Key
+from nereid_cloud.gm.models import ModelController
+from nereid_cloud.gm.observed import Observed
+from nereid_shared.messages import ModelOutput, NodeAlive, TaskRow
 
 LITTLE = Ref(kind=MODEL, name="little", namespace="default")
 SERVICE = Ref(kind=JOINT_INFERENCE_SERVICE, name="digits", namespace="default")
@@ -109,7 +117,8 @@ async def test_a_service_that_runs_on_the_former_model_is_ready_and_says_why(
         lc.models = [old]
         await lc.say_status()
         await eyes.until(lambda: said() == ("True", "AllWorkersRunning"))
-        await eyes.until(lambda: {"ModelFetching", "DigestMismatch"} <= eyes.reasons())
+        told = {("JointInferenceService", one) for one in ("ModelFetching", "DigestMismatch")}
+        await eyes.until(lambda: told <= {(e["involvedObject"]["kind"], e["reason"]) for e in eyes.all(EVENT)})
 
 
 async def test_a_cloud_workers_model_counts_too(
@@ -143,17 +152,61 @@ async def test_a_model_that_is_deleted_while_it_is_used_stops_nothing_and_is_tol
         await eyes.until(lambda: is_running(eyes))
 
 
-async def test_a_restarted_global_manager_does_not_call_a_ready_model_otherwise(
-    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, kubelet: Kubelet
+@pytest.mark.parametrize(
+    ("model_", "said"),
+    [
+        (output(digest="a" * 64), ("True", "Ready")),
+        (output(status="failed", reason="DigestMismatch"), ("False", "DigestMismatch")),
+    ],
+)
+async def test_a_restarted_global_manager_says_what_the_former_one_said(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, model_: ModelOutput, said: tuple[str, str]
 ) -> None:
-    async with Lc(broker.url, "edge-0", eyes) as lc:
-        lc.models = [output(digest="a" * 64)]
+    """Though it has to hear it anew."""
+    kubelet = Kubelet(broker.url, ready_cluster)
+    async with Eyes(ready_cluster) as eyes, kubelet.running(), Lc(broker.url, "edge-0", eyes) as lc:
+        lc.models = [model_]
         async with gm():
             ready_cluster.create(service())
-            await eyes.until(lambda: ready(eyes) == ("True", "Ready"))
-        since = status_of(eyes)["conditions"][0]["lastTransitionTime"]
-        heard = len(lc.documents)
+            await eyes.until(lambda: ready(eyes) == said)
+        heard, written = len(lc.documents), len(eyes.readiness)
         async with gm():
             await eyes.until(lambda: len(lc.documents) > heard and is_running(eyes))
-            await eyes.until(lambda: ready(eyes) == ("True", "Ready"))
-        assert status_of(eyes)["conditions"][0]["lastTransitionTime"] == since
+            await lc.say_status()
+            await eyes.until(lambda: ready(eyes) == said)
+        assert set(eyes.readiness[written:]) <= {said}
+
+
+async def looked_at(cluster: LocalCluster, *, released: bool) -> tuple[str, str]:
+    """Return what a Model is, after a GlobalManager that has just started and knows only that its node is there."""
+    made = cluster.create(service())
+    failed = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "False", "reason": "DigestMismatch"}]}
+    cluster.patch(LITTLE, {"status": failed}, subresource="status")
+    down, observed = downstream(), Observed(timeout_s=90, clock=lambda: 5.0)
+    alive = NodeAlive(status="online", install="i", boot="b", connection=1)
+    observed.speaker("edge-0").on_alive(alive, retained=False, now=5.0)
+    async with contextlib.AsyncExitStack() as stack:
+        caches = {kind.plural: Informer(cluster, kind) for kind in (MODEL, JOINT_INFERENCE_SERVICE, NODE)}
+        for cache in caches.values():
+            await stack.enter_async_context(cache)
+            await cache.wait_synced()
+        await stack.enter_async_context(down)
+        row = TaskRow(kind=made["kind"], namespace="default", name="digits", generation=1, hash="h", spec={})
+        if released:
+            down.assign(made["metadata"]["uid"], {"edge-0": row})
+            down.release()
+        controller = ModelController(
+            cluster, models=caches["models"], services=caches["jointinferenceservices"], nodes=caches["nodes"],
+            downstream=down, observed=observed, recorder=Recorder(cluster), settle_s=10, interval_s=0,
+            clock=lambda: 5.0,
+        )  # fmt: skip
+        await controller.reconcile(Key("default", "little"))
+    condition = condition_of(cluster.get(LITTLE), "Ready")
+    return condition["status"], condition["reason"]
+
+
+@pytest.mark.parametrize("released", [False, True])
+async def test_before_a_node_has_spoken_of_a_model_its_status_stays(
+    ready_cluster: LocalCluster, released: bool
+) -> None:
+    assert await looked_at(ready_cluster, released=released) == ("False", "DigestMismatch")
