@@ -19,6 +19,7 @@ COLUMNS = {
     "jis": ["STATUS", "ACTIVE", "FAILED", "AGE", "READY", "REASON"],
     "datasets.edgeai.io": ["NUMBEROFSAMPLES", "NODE", "SPEC", "READY", "REASON"],
     "models.edgeai.io": ["UPDATEAGE", "METRICS", "READY", "REASON"],
+    "infm": ["LAYER", "TARGET", "SERVING", "READY", "REASON", "URL", "AGE"],
 }
 WIDE = ["SEEN", "HARD", "PENDING", "RATIO"]
 STATUS = {
@@ -76,7 +77,19 @@ def test_a_service_has_short_names(applied: Kubectl, word: str) -> None:
 
 def test_one_word_gets_all_of_nereid(applied: Kubectl) -> None:
     found = set(applied("get", "nereid", "--output=name").split())
-    assert found == {"dataset.edgeai.io/digits", "model.edgeai.io/little", "jointinferenceservice.neptune.io/digits"}
+    assert found == {
+        "dataset.edgeai.io/digits", "model.edgeai.io/little", "jointinferenceservice.neptune.io/digits",
+        "inferencemodel.sedna.io/digits",
+    }  # fmt: skip
+
+
+def test_scale_changes_the_replicas_of_an_inference_model(applied: Kubectl) -> None:
+    status = {"replicas": 1, "selector": "nereid.io/role=serving"}
+    applied("patch", "infm/digits", "--subresource=status", "--type=merge", f"--patch={json.dumps({'status': status})}")
+    applied("scale", "infm/digits", "--replicas=3")
+    scale = applied.json("infm", "digits", "--subresource=scale")
+    assert (scale["spec"]["replicas"], scale["status"]) == (3, status)
+    assert applied.json("infm", "digits")["spec"]["replicas"] == 3
 
 
 def test_describe_shows_spec_status_and_events(applied: Kubectl) -> None:
@@ -102,10 +115,11 @@ def test_describe_shows_spec_status_and_events(applied: Kubectl) -> None:
         ("jis.status.metrics", "value"),
         ("datasets.spec", "dataUrl"),
         ("models.spec.sha256", "<string>"),
+        ("infm.spec.manifest", "downloadURL"),
     ],
 )
 def test_explain_knows_every_field(kubectl: Kubectl, path: str, words: str) -> None:
-    group = "neptune.io/v1alpha1" if path.startswith("jis") else "edgeai.io/v1alpha1"
+    group = {"jis": "neptune.io", "infm": "sedna.io"}.get(path.partition(".")[0], "edgeai.io") + "/v1alpha1"
     text = kubectl("explain", path, f"--api-version={group}")
     assert words in text
     assert "<no description>" not in text.partition("FIELDS:")[0]
@@ -182,7 +196,7 @@ def test_delete_takes_what_the_manifest_names(applied: Kubectl, tmp_path: Path) 
     file = tmp_path / "all.yaml"
     file.write_text(manifests(applied.namespace, *VALID.values()))
     said = applied("delete", "-f", str(file))
-    assert said.count(" deleted") == 3
+    assert said.count(" deleted") == len(VALID)
     assert applied("get", "nereid", "--output=name") == ""
 
 
@@ -253,6 +267,7 @@ def test_nereid_lives_beside_sedna_kserve_and_fluid(kubectl: Kubectl) -> None:
         for group in ("sedna.io", "data.fluid.io"):
             kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": f"{group}/v1alpha1", **other}))
         assert kubectl("get", "jis", "--output=name") == "jointinferenceservice.neptune.io/digits\n"
+        assert kubectl("get", "infm", "--output=name") == "inferencemodel.sedna.io/digits\n"
         assert kubectl("get", "datasets.edgeai.io", "--output=name") == "dataset.edgeai.io/digits\n"
         assert "other" not in kubectl("get", "nereid", "--output=name")
     finally:
