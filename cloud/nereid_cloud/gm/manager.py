@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final
 
@@ -24,13 +24,13 @@ from nereid_cloud.cluster.kinds import (
     SERVICE,
 )
 from nereid_cloud.cluster.port import Cluster, Object
-from nereid_cloud.cluster.readiness import condition_of
 from nereid_cloud.gm import fence
 from nereid_cloud.gm.concerns import Concerns
 from nereid_cloud.gm.datasets import DatasetController
 from nereid_cloud.gm.desired import NodeReport
 from nereid_cloud.gm.downstream import Callbacks, Downstream
 from nereid_cloud.gm.events import Recorder
+from nereid_cloud.gm.facts import content, node_facts, wish
 from nereid_cloud.gm.holding import Holding
 from nereid_cloud.gm.inferencemodel import InferenceModelController
 from nereid_cloud.gm.inferencemodel_report import ModelReporter
@@ -44,12 +44,13 @@ from nereid_cloud.gm.notices import Notices
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.orphans import Orphans
 from nereid_cloud.gm.placement import Placement
+from nereid_cloud.gm.reconciling import serve
 from nereid_cloud.gm.reporting import ServiceReporter
 from nereid_cloud.gm.resync import resync
 from nereid_cloud.gm.settings import Settings
 from nereid_cloud.gm.upstream import Listeners, Upstream
 from nereid_cloud.gm.workqueue import WorkQueue
-from nereid_shared.errors import NereidError, TemporaryError
+from nereid_shared.errors import NereidError
 from nereid_shared.health import Health
 from nereid_shared.link import Link
 from nereid_shared.topics import service_id
@@ -65,8 +66,6 @@ GATHER_S_PER_NODE: Final = 1e-3
 MAX_GATHER_S: Final = 2.0
 # A fleet's Nodes come one by one, and many of them concern one service.
 RESCAN_S: Final = 0.05
-
-Reconcile = Callable[[Key], Awaitable[float | None]]
 
 
 async def run(settings: Settings, cluster: Cluster, *, stop: asyncio.Event, health: Health | None = None) -> None:
@@ -291,10 +290,10 @@ class Leadership:
         logger.info("caches complete", extra={"services": len(self._services.items())})
         async with asyncio.TaskGroup() as group:
             for _ in range(WORKERS_PER_QUEUE):
-                group.create_task(_serve(self._services_queue, self._service_controller.reconcile))
-                group.create_task(_serve(self._datasets_queue, self._dataset_controller.reconcile))
-                group.create_task(_serve(self._models_queue, self._model_controller.reconcile))
-                group.create_task(_serve(self._served_queue, self._served_controller.reconcile))
+                group.create_task(serve(self._services_queue, self._service_controller.reconcile))
+                group.create_task(serve(self._datasets_queue, self._dataset_controller.reconcile))
+                group.create_task(serve(self._models_queue, self._model_controller.reconcile))
+                group.create_task(serve(self._served_queue, self._served_controller.reconcile))
             group.create_task(resync((*self._tasks, (self._models, self._models_queue))))
 
     async def _release(self, informers: tuple[Informer, ...], link: Link) -> None:
@@ -336,7 +335,7 @@ class Leadership:
             self._models_queue.add(model)
         if present is None and former is not None:
             self._notices.forget(former["metadata"]["uid"])
-        if present is not None and _wish(former) == _wish(present):
+        if present is not None and wish(former) == wish(present):
             # Most often our own words on it: with a fleet, each would bring a look that brings the next.
             self._look_at([present["metadata"]["uid"]])
         else:
@@ -344,7 +343,7 @@ class Leadership:
 
     def _served_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
         self._concerns.changed(former, present)
-        if present is not None and _wish(former) == _wish(present):
+        if present is not None and wish(former) == wish(present):
             self._look_at([present["metadata"]["uid"]])
             return
         self._served_queue.add(key)
@@ -354,13 +353,13 @@ class Leadership:
     def _dataset_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
         self._concerns.changed(former, present)
         self._datasets_queue.add(key)
-        if _content(former) != _content(present):
+        if content(former) != content(present):
             self._services_of(key.namespace)
 
     def _model_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
         if present is None and former is not None:
             self._model_controller.forget(former["metadata"]["uid"])
-        if _content(former) != _content(present):
+        if content(former) != content(present):
             self._models_queue.add(key)
             self._services_of(key.namespace)
 
@@ -369,7 +368,7 @@ class Leadership:
         self._look_at([labels.get(SERVICE_LABEL, "")])
 
     def _node_changed(self, key: Key, former: Object | None, present: Object | None) -> None:
-        if _node_facts(former) == _node_facts(present):
+        if node_facts(former) == node_facts(present):
             return
         if present is None:
             self.downstream.node_gone(key.name)
@@ -467,47 +466,3 @@ class Leadership:
         task = asyncio.create_task(self._recorder.record(obj, "Warning", reason, message))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-async def _serve(queue: WorkQueue[Key], reconcile: Reconcile) -> None:
-    while True:
-        key = await queue.get()
-        try:
-            again_s = await reconcile(key)
-        except TemporaryError as error:
-            delay_s = queue.retry(key, delay_s=error.delay_s)
-            logger.info("reconcile again", extra={"key": "/".join(key), "problem": str(error), "delay_s": delay_s})
-        except NereidError as error:
-            delay_s = queue.retry(key)
-            logger.warning("reconcile failed", extra={"key": "/".join(key), "problem": str(error), "delay_s": delay_s})
-        except Exception:
-            # The supervisor of all controllers: one object's defect must not stop the others.
-            queue.retry(key)
-            logger.exception("reconcile raised", extra={"key": "/".join(key)})
-        else:
-            queue.forget(key)
-            if again_s is not None:
-                queue.add_after(key, again_s)
-        finally:
-            queue.done(key)
-
-
-def _content(obj: Object | None) -> object:
-    """Return what others read of an object: not its status."""
-    if obj is None:
-        return None
-    return obj["metadata"].get("uid"), obj["metadata"].get("generation"), obj["metadata"].get("labels"), obj.get("spec")
-
-
-def _wish(obj: Object | None) -> object:
-    """Return what a user says of an object, its deletion included."""
-    return _content(obj), (obj or {}).get("metadata", {}).get("deletionTimestamp")
-
-
-def _node_facts(obj: Object | None) -> object:
-    """Return what matters of a Node: its heartbeats do not."""
-    if obj is None:
-        return None
-    metadata = obj["metadata"]
-    ready = condition_of(obj, "Ready").get("status")
-    return metadata.get("uid"), metadata.get("labels"), metadata.get("annotations"), ready
