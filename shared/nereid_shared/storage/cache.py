@@ -26,53 +26,21 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from nereid_shared.card import FILE_NAME, Card, model_path
 from nereid_shared.errors import ModelInvalid, UserError
 from nereid_shared.storage.archives import is_archive, unpack
 from nereid_shared.storage.blobs import Blobs
-from nereid_shared.storage.checks import require_digest, require_size, write_whole
+from nereid_shared.storage.checks import require_size, write_whole
 from nereid_shared.storage.download import Arrived, Progress
 from nereid_shared.storage.eviction import evict
 from nereid_shared.storage.gathering import TREE, Gathering
+from nereid_shared.storage.local import local_file
 from nereid_shared.storage.locks import guarded, owned
 from nereid_shared.storage.patience import Patience, Stop
 from nereid_shared.storage.places import local_path, remote_name, shown
 from nereid_shared.storage.sets import Sets
+from nereid_shared.storage.wanted import Obtained, Wanted
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-
-
-class Wanted(Struct, frozen=True, kw_only=True):
-    """An artefact to obtain.
-
-    Attributes:
-        url: a path, ``file://``, ``http://``, ``https://`` or ``s3://bucket/key``.
-        sha256: its digest in hex, "" where nobody gave one.
-        max_bytes: larger ones are refused, and archives that unpack to more.
-        companions: with it come ``model.json`` beside the URL, where there is one, and the golden inputs it names.
-    """
-
-    url: str
-    sha256: str = ""
-    max_bytes: int
-    companions: bool = False
-
-
-class Obtained(Struct, frozen=True, kw_only=True):
-    """An artefact on this node.
-
-    Attributes:
-        path: its file, with its companions beside it; of an archive the folder that it was unpacked to.
-        digest: the sha256 of the artefact itself; "" for a folder on this node in which no single model is found.
-        bytes: its size.
-        key: names it in the cache: the digest, "-" and what tells sets of one digest apart; "" for what is used in
-            place.
-    """
-
-    path: Path
-    digest: str
-    bytes: int
-    key: str
 
 
 class _Record(Struct, frozen=True, kw_only=True):
@@ -122,7 +90,7 @@ class Cache:
         Raises:
             UserError: the URL or the digest is none.
             ModelInvalid: ``ModelMissing``, ``ModelForbidden``, ``ModelTooLarge``, ``DigestMismatch``, ``CardInvalid``,
-                ``ArchiveInvalid``.
+                ``ArchiveInvalid``, ``SignatureMissing``, ``SignatureInvalid``.
             Unavailable: the server does not answer, and there is no earlier copy.
             TemporaryError: the disk has no room. Stopped: `stop` said so.
         """
@@ -142,10 +110,12 @@ class Cache:
                 arrived = get(made=self._arrived(made, wanted.url))
                 if made is not None and arrived.digest == made.digest:
                     return made
+                gathering.verify(wanted.url, wanted.public_key, arrived.digest)
                 return self._unpacked(gathering.tree / name, arrived, work=work, wanted=wanted, patience=patience)
             arrived = get()
             if wanted.companions:
                 gathering.companions(wanted.url)
+            gathering.verify(wanted.url, wanted.public_key, arrived.digest)
             return self._settle(gathering.tree, name, arrived, files=gathering.digests, wanted=wanted)
 
     def known(self, wanted: Wanted) -> Obtained | None:
@@ -189,22 +159,11 @@ class Cache:
                 shutil.rmtree(work / TREE, ignore_errors=True)
 
     def _in_place(self, path: Path, wanted: Wanted, sha256: str, patience: Patience) -> Obtained:
-        file = path
-        if path.is_dir():
-            try:
-                file = model_path(path, Card.load(path) if (path / FILE_NAME).exists() else None)
-            except ModelInvalid:
-                if sha256:
-                    raise
-                return Obtained(path=path, digest="", bytes=0, key="")
-        if not file.is_file():
-            raise ModelInvalid(f"{path}: there is no such file on this node", reason="ModelMissing")
-        arrived = Arrived(digest=self._blobs.digest_of(file), bytes=file.stat().st_size, validator=None)
-        require_size(arrived.bytes, wanted.max_bytes, str(file))
-        if sha256:
-            require_digest(arrived.digest, sha256, str(file))
-        if not is_archive(file.name):
-            return Obtained(path=path, digest=arrived.digest, bytes=arrived.bytes, key="")
+        file, digest = local_file(path, wanted, sha256=sha256, digest_of=self._blobs.digest_of)
+        size = file.stat().st_size if digest else 0
+        if not digest or not is_archive(file.name):
+            return Obtained(path=path, digest=digest, bytes=size, key="")
+        arrived = Arrived(digest=digest, bytes=size, validator=None)
         wanted = replace(wanted, sha256=arrived.digest)
         with self._workshop(arrived.digest, patience) as work:
             return self.known(wanted) or self._unpacked(file, arrived, work=work, wanted=wanted, patience=patience)
@@ -235,7 +194,7 @@ class Cache:
         )  # fmt: skip
 
     def _record(self, wanted: Wanted) -> Path:
-        asked = msgspec.json.encode([wanted.url, wanted.sha256.lower(), wanted.companions])
+        asked = msgspec.json.encode([wanted.url, wanted.sha256.lower(), wanted.companions, wanted.public_key])
         return self._root / "known" / f"{hashlib.sha256(asked).hexdigest()}.json"
 
 

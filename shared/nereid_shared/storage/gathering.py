@@ -7,6 +7,7 @@ from typing import Final
 
 from nereid_shared.card import FILE_NAME, MAX_BYTES, Card
 from nereid_shared.errors import ModelInvalid, Unavailable
+from nereid_shared.storage import signatures
 from nereid_shared.storage.blobs import Blobs, Given
 from nereid_shared.storage.checks import require_size
 from nereid_shared.storage.download import Arrived, Download, Progress
@@ -85,6 +86,27 @@ class Gathering:
             if name not in self.digests:
                 self._require_free(name, shown(url))
                 left -= self.get(beside(url, name), name, sha256=None, max_bytes=left).bytes
+
+    def verify(self, url: str, public_key: str, artefact: str) -> None:
+        """Have the signature of what has come, and hold it to it; with no key nothing is done.
+
+        Raises:
+            ModelInvalid: also ``SignatureMissing``, ``SignatureInvalid``. Else as `Download.run`.
+        """
+        if not public_key:
+            return
+        try:
+            self.get(
+                beside(url, signatures.FILE_NAME), signatures.FILE_NAME, sha256=None, max_bytes=signatures.MAX_BYTES
+            )
+        except ModelInvalid as error:
+            if error.reason != "ModelMissing":
+                raise
+            raise ModelInvalid(
+                f"{shown(url)}: there is no {signatures.FILE_NAME} beside it", reason="SignatureMissing"
+            ) from error
+        bundle = (self.tree / signatures.FILE_NAME).read_bytes()
+        signatures.verify(bundle, public_key=public_key, artefact=artefact, files=self.digests, where=shown(url))
 
     def _require_free(self, name: str, where: str) -> None:
         path = PurePosixPath(name)
