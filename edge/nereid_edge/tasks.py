@@ -9,23 +9,21 @@ until the broker has taken everything.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
 
 from nereid_edge import models, serving, spec
-from nereid_edge.dataset_files import DatasetCount, DatasetMonitor, DatasetSource
-from nereid_edge.preparing import Artefact, Preparation, Preparing
+from nereid_edge.dataset_files import DatasetCount, DatasetMonitor
+from nereid_edge.preparing import Preparing
 from nereid_edge.relay import Relay
+from nereid_edge.retained import Retained
+from nereid_edge.running import Running, planned
 from nereid_edge.served import ServedBook
-from nereid_edge.service import ServiceSettings
-from nereid_edge.spec import SpecProblem
 from nereid_edge.workers import WorkerView
 from nereid_shared import topics
-from nereid_shared.digests import is_swap
-from nereid_shared.errors import LinkDown, MessageInvalid, NereidError
+from nereid_shared.errors import MessageInvalid
 from nereid_shared.link import Link, Message
 from nereid_shared.messages import (
     MODEL_SWAPPING,
@@ -33,7 +31,6 @@ from nereid_shared.messages import (
     Ledger,
     ModelOutput,
     Output,
-    ServingTask,
     Task,
     TaskInfo,
     TaskRow,
@@ -45,35 +42,7 @@ from nereid_shared.times import rfc3339_millis
 
 logger = logging.getLogger(__name__)
 
-RETRY_S: Final = 1.0
 _CONDITIONS: Final = {"running": "Running", "completed": "Completed", "failed": "Failed"}
-
-
-@dataclass(slots=True, kw_only=True)
-class _Running:
-    """One desired task with what is known of it.
-
-    Attributes:
-        plan: what the worker is to run, as far as the row tells.
-        artefact: what has to be fetched for it.
-        versions: of an InferenceModel, what is to be served, and `artefacts` what has to be fetched for it by version.
-        task: what the worker is told: the former task, while a changed model is on its way.
-        swapped_from: hash of the task before, where its worker goes on with that while it tries the new model.
-    """
-
-    row: TaskRow
-    worker: str = ""
-    service: str = ""
-    plan: Task | None = None
-    artefact: Artefact | None = None
-    versions: ServingTask | None = None
-    artefacts: dict[str, Artefact] = field(default_factory=dict)
-    task: Task | ServingTask | None = None
-    swapped_from: str = ""
-    settings: ServiceSettings | None = None
-    source: DatasetSource | None = None
-    count: DatasetCount | None = None
-    problem: SpecProblem | None = None
 
 
 class Tasks:
@@ -92,12 +61,9 @@ class Tasks:
         self._relay, self._served, self._on_change = relay, served, on_change
         self._preparing = Preparing(cache[0], max_bytes=cache[1], on_change=self._prepared)
         self._unsaved = False
-        self._tasks: dict[str, _Running] = {}
+        self._tasks: dict[str, Running] = {}
         self._workers: dict[str, WorkerView] = {}
-        self._wanted: dict[str, bytes] = {}
-        self._published: dict[str, bytes] = {}
-        self._wake = asyncio.Event()
-        self._edge: Link | None = None
+        self._retained = Retained()
         self._edge_problem = ""
         self._known = False
         self._told: dict[str, tuple[str, ...]] = {}
@@ -106,7 +72,7 @@ class Tasks:
 
     def attach(self, edge: Link) -> None:
         """Set the link to the edge broker."""
-        self._edge = edge
+        self._retained.attach(edge)
 
     def close(self) -> None:
         """End the dataset monitor and the downloads."""
@@ -124,7 +90,7 @@ class Tasks:
         former, self._tasks = self._tasks, {}
         for uid, row in rows.items():
             old = former.get(uid)
-            self._tasks[uid] = old if old is not None and old.row == row else _planned(uid, row, old)
+            self._tasks[uid] = old if old is not None and old.row == row else planned(uid, row, old)
         for uid, one in self._tasks.items():
             self._settle(uid, one)
         if known:
@@ -134,55 +100,22 @@ class Tasks:
         self._relay.configure(settings, prune=known)
         self._datasets.watch({uid: t.source for uid, t in self._tasks.items() if t.source is not None})
         wanted = {topics.TASK.of(worker=t.worker): t.task.encode() for t in self._tasks.values() if t.task is not None}
-        gone = {topic: b"" for topic in self._wanted if topic not in wanted}
         names = {t.worker for t in self._tasks.values()}
         # A worker that still runs says goodbye later, and is cleared then.
-        gone |= {topics.WORKER_INFO.of(worker=n): b"" for n in self._workers if n not in names}
-        self._wanted = {**gone, **wanted}
+        gone = [topics.WORKER_INFO.of(worker=name) for name in self._workers if name not in names]
+        self._retained.hold(wanted, cleared=gone)
         self._workers = {name: view for name, view in self._workers.items() if name in names}
         self._told = {uid: told for uid, told in self._told.items() if uid in rows}
-        self._wake.set()
         self._on_change()
 
     def _prepare(self) -> None:
-        wanted = [t.artefact for t in self._tasks.values() if t.artefact is not None]
-        wanted += [artefact for t in self._tasks.values() for artefact in t.artefacts.values()]
+        wanted = [artefact for one in self._tasks.values() for artefact in one.wanted]
         self._preparing.want(wanted, keep=self._served.keys())
 
-    def _settle(self, uid: str, one: _Running) -> None:
-        """Decide what a worker is told: what it was told last, until all that its task needs is here."""
-        if one.versions is not None:
-            one.task = serving.prepared(one.versions, one.artefacts, self._preparing.of) or one.task
-        if one.plan is None:
-            return
-        found = self._missing(one)
-        if found is not None:
-            former = one.task if isinstance(one.task, Task) else self._served.task(uid)
-            task = former if former is not None and former.service == one.service else None
-        else:
-            here = None if one.artefact is None else self._preparing.of(one.artefact)
-            task = one.plan if here is None else models.prepared(one.plan, here)
-            key = here.key if here is not None else ""
-            self._unsaved = self._served.note(uid, task, key=key) or self._unsaved
-        if isinstance(one.task, Task) and task is not None and one.task.hash != task.hash:
-            one.swapped_from = one.task.hash if is_swap(one.task, task) else ""
-        one.task = task
-
-    def _missing(self, one: _Running) -> Preparation | None:
-        """Return how far a task's model is while it is not here, else None."""
-        if one.versions is not None:
-            return serving.missing_target(one.versions, one.artefacts, self._preparing.of)
-        found = self._preparing.of(one.artefact) if one.artefact is not None else None
-        return found if found is not None and found.status != "ready" else None
-
-    def _on_its_way(self, one: _Running) -> tuple[str, str] | None:
-        """Return reason and message while a task's model is not here, else None."""
-        found = self._missing(one)
-        if found is None:
-            return None
-        if one.versions is not None:
-            return serving.on_its_way(one.versions, found)
-        return None if one.plan is None else models.on_its_way(one.plan.model, found)
+    def _settle(self, uid: str, one: Running) -> None:
+        key = one.settle(self._preparing.of, former=self._served.task(uid))
+        if key is not None and isinstance(one.task, Task):
+            self._unsaved = self._served.note(uid, one.task, key=key) or self._unsaved
 
     def _prepared(self) -> None:
         """Take in that files are further on their way."""
@@ -190,15 +123,13 @@ class Tasks:
             former = one.task
             self._settle(uid, one)
             if one.task is not None and one.task != former:
-                self._wanted[topics.TASK.of(worker=one.worker)] = one.task.encode()
-                self._wake.set()
+                self._retained.put(topics.TASK.of(worker=one.worker), one.task.encode())
         self._prepare()
         self._on_change()
 
     def edge_connected(self) -> None:
         """Publish everything again: a broker may have lost it, or hold what is no longer desired."""
-        self._published.clear()
-        self._wake.set()
+        self._retained.publish_again()
         self._edge_is("")
 
     def edge_lost(self, problem: str) -> None:
@@ -211,20 +142,8 @@ class Tasks:
             self._on_change()
 
     async def run(self) -> None:
-        """Publish what is wanted of the edge broker, again until it has it."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            await self._save()
-            try:
-                await self._publish_wanted()
-            except LinkDown:
-                # `edge_connected` rings again.
-                continue
-            except NereidError as error:
-                logger.warning("task not published", extra={"problem": str(error)})
-                await asyncio.sleep(RETRY_S)
-                self._wake.set()
+        """Publish what is wanted of the edge broker, again until it has it; on disk before."""
+        await self._retained.run(before=self._save)
 
     async def _save(self) -> None:
         if self._unsaved:
@@ -236,17 +155,10 @@ class Tasks:
 
     def on_task_topic(self, message: Message) -> None:
         """See what the edge broker holds as ``task``: what is not desired is cleared, what is not ours replaced."""
-        wanted = self._wanted.get(message.topic, b"")
-        if message.payload == wanted or (not wanted and (not self._known or self._is_awaited(message.topic))):
-            return
-        self._wanted[message.topic] = wanted
-        self._published.pop(message.topic, None)
-        self._wake.set()
-
-    def _is_awaited(self, topic: str) -> bool:
-        """Whether a worker has no task only because its model is not here yet; what it has, it keeps until then."""
-        found = (t for t in self._tasks.values() if (t.plan or t.versions) is not None and t.task is None)
-        return any(topics.TASK.of(worker=t.worker) == topic for t in found)
+        # What a worker has while its model is not here yet, it keeps until then.
+        awaited = {topics.TASK.of(worker=one.worker) for one in self._tasks.values() if one.is_awaited}
+        is_ours = self._known and message.topic not in awaited
+        self._retained.seen(message.topic, message.payload, is_ours=is_ours)
 
     def on_info(self, message: Message) -> None:
         """Take a worker's info.
@@ -261,8 +173,7 @@ class Tasks:
         owner = next((t for t in self._tasks.values() if t.worker == name), None)
         if owner is None:
             if self._known and info.status in {"offline", "failed"}:
-                self._wanted[message.topic] = b""
-                self._wake.set()
+                self._retained.put(message.topic, b"")
             return
         view = self._workers.setdefault(name, WorkerView())
         if not view.take(info):
@@ -294,23 +205,6 @@ class Tasks:
         row = self._tasks[uid].row
         return topics.STATUS.of(node=node, namespace=row.namespace, plural=spec.PLURALS[row.kind], name=row.name)
 
-    async def _publish_wanted(self) -> None:
-        edge = self._edge
-        while edge is not None:
-            topic = next((t for t, body in self._wanted.items() if self._published.get(t) != body), None)
-            if topic is None:
-                return
-            body = self._wanted[topic]
-            # Noted before it is sent: what somebody else publishes meanwhile takes the note back, and it is sent again.
-            self._published[topic] = body
-            try:
-                await edge.publish(topic, body, retain=True)
-            except BaseException:
-                self._published.pop(topic, None)
-                raise
-            if not body and self._wanted.get(topic) == b"" and self._published.pop(topic, None) is not None:
-                del self._wanted[topic]
-
     def _counted(self, uid: str, count: DatasetCount) -> None:
         one = self._tasks.get(uid)
         if one is not None:
@@ -328,7 +222,7 @@ class Tasks:
             self._told = told
             self._on_change()
 
-    def _condition(self, one: _Running) -> tuple[str, str, str]:
+    def _condition(self, one: Running) -> tuple[str, str, str]:
         """Return a task's status, reason and message."""
         if one.problem is not None:
             return "failed", one.problem.reason, str(one.problem)
@@ -336,7 +230,7 @@ class Tasks:
             return _dataset_condition(one.count)
         if self._edge_problem:
             return "offline", "EdgeBrokerDown", self._edge_problem
-        found, lacks = self._missing(one), self._on_its_way(one)
+        found, lacks = one.missing(self._preparing.of), one.on_its_way(self._preparing.of)
         if found is not None and lacks is not None and one.task is None:
             return "failed" if found.status == "failed" else "starting", *lacks
         view = self._workers.get(one.worker)
@@ -347,7 +241,7 @@ class Tasks:
             reason, message = lacks
         return status, reason, message
 
-    def _worker_condition(self, one: _Running, view: WorkerView, info: WorkerInfo) -> tuple[str, str, str]:
+    def _worker_condition(self, one: Running, view: WorkerView, info: WorkerInfo) -> tuple[str, str, str]:
         if view.lost:
             return "offline", "WorkerLost", f"worker {one.worker} has no connection to the edge broker"
         swaps = bool(one.swapped_from) and info.task_hash == one.swapped_from
@@ -361,7 +255,7 @@ class Tasks:
             return "running", *((info.reason, info.message) if info.reason else pending)
         return info.status, info.reason, info.message
 
-    def _status(self, uid: str, one: _Running) -> TaskStatus:
+    def _status(self, uid: str, one: Running) -> TaskStatus:
         status, reason, message = self._condition(one)
         row = one.row
         if one.source is not None:
@@ -386,7 +280,7 @@ class Tasks:
             ledger=ledger, reason=reason, message=message,
         )  # fmt: skip
 
-    def _served_status(self, one: _Running, view: WorkerView | None, status: TaskStatus) -> TaskStatus:
+    def _served_status(self, one: Running, view: WorkerView | None, status: TaskStatus) -> TaskStatus:
         """Return the status of an InferenceModel with what is told of its versions."""
         if one.versions is None:
             return status
@@ -394,49 +288,17 @@ class Tasks:
         told = serving.outputs(one.versions, one.artefacts, self._preparing.of, said)
         return replace(status, serving_version=self._serves(one), output=Output(models=told))
 
-    def _serves(self, one: _Running) -> str:
+    def _serves(self, one: Running) -> str:
         """Return the version that a task's worker answers with, if it is one that serves."""
         view = self._workers.get(one.worker)
         return view.info.serving_version if view is not None and view.info is not None and not view.lost else ""
 
-    def _models(self, one: _Running, info: WorkerInfo | None) -> list[ModelOutput]:
+    def _models(self, one: Running, info: WorkerInfo | None) -> list[ModelOutput]:
         if one.plan is None:
             return []
         model, found = one.plan.model, None if one.artefact is None else self._preparing.of(one.artefact)
         said = info.models if info is not None else []
         return models.outputs(model, said, found, generation=models.generation_of(one.row, model))
-
-
-def _planned(uid: str, row: TaskRow, old: _Running | None) -> _Running:
-    """Return a desired task, with what this node needs to run it or the reason why it cannot."""
-    one = _Running(row=row)
-    try:
-        if row.kind == spec.DATASET:
-            one.source = spec.dataset_source(row)
-            one.count = old.count if old is not None and old.source == one.source else None
-        elif row.kind == spec.SERVICE:
-            one.worker, one.service = spec.worker_of(row), spec.service_of(row)
-            # The samples are kept even where the task cannot run: its settings come first.
-            one.settings = spec.relay_settings(row)
-            one.plan = spec.edge_task(uid, row)
-            one.artefact = models.artefact_of(one.plan.model)
-            if old is not None and old.service == one.service:
-                one.task, one.swapped_from = old.task, old.swapped_from
-        elif row.kind == spec.SERVED:
-            one.worker, one.service = spec.worker_of(row), spec.service_of(row)
-            one.task = old.task if old is not None and old.service == one.service else None
-            one.versions = spec.served_task(uid, row)
-            one.artefacts = serving.artefacts_of(one.versions)
-        else:
-            one.problem = SpecProblem(f"kind {row.kind} is not known here", reason="KindUnknown")
-    except SpecProblem as problem:
-        logger.warning("task cannot run", extra={"kind": row.kind, "task": row.name, "problem": str(problem)})
-        one.problem = problem
-        if one.settings is None and one.service and old is not None:
-            one.settings = old.settings
-        elif one.settings is None and one.service and row.kind == spec.SERVICE:
-            one.settings = ServiceSettings(worker=one.worker)
-    return one
 
 
 def _dataset_condition(count: DatasetCount | None) -> tuple[str, str, str]:
