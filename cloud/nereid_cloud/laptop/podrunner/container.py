@@ -30,7 +30,11 @@ from nereid_shared.errors import TemporaryError
 
 logger = logging.getLogger(__name__)
 
-TERMINATION_MESSAGE_BYTES: Final = 2048
+TERMINATION_MESSAGE: Final = ".termination"
+"""Ends the name of the file, beside the container's log, in which it may say why or with what it ended."""
+
+TERMINATION_MESSAGE_BYTES: Final = 4096
+TERMINATION_LOG_BYTES: Final = 2048
 
 Event = Callable[[EventType, str, str], None]
 
@@ -212,14 +216,16 @@ class Container:
         return not await stop.wait(delay_s)
 
     def _explained(self, ended: Terminated) -> Terminated:
-        """Return an end with the last of its log as its message, where the spec asks for that and it was an error."""
-        asked = self._spec.get("terminationMessagePolicy") == "FallbackToLogsOnError"
-        if not asked or ended.message or not ended.exit_code:
+        """Return an end with its message: what the container wrote as such, or of an error the last of its log."""
+        falls_back = self._spec.get("terminationMessagePolicy") == "FallbackToLogsOnError" and ended.exit_code
+        if ended.message:
             return ended
         try:
-            with Launch.read(self._run_folder(self.view.restarts) / shim.LAUNCH).log.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - TERMINATION_MESSAGE_BYTES))
-                return replace(ended, message=log.read().decode(errors="replace"))
+            log = Launch.read(self._run_folder(self.view.restarts) / shim.LAUNCH).log
+            said = _end_of(log.with_name(self.name + TERMINATION_MESSAGE), TERMINATION_MESSAGE_BYTES)
+            if not said and falls_back:
+                said = _end_of(log, TERMINATION_LOG_BYTES)
+            return replace(ended, message=said)
         except (OSError, ValueError):
             return ended  # the log is gone, or what says where it is: the exit code stands alone
 
@@ -237,6 +243,17 @@ class Container:
         if view != self.view:
             self.view = view
             self._changed()
+
+
+def termination_message_path(spec: Mapping[str, Any]) -> str:
+    """Return the file, as a container sees it, in which it may leave a message."""
+    return str(spec.get("terminationMessagePath") or "/dev/termination-log")
+
+
+def _end_of(path: Path, most_bytes: int) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
+        return file.read().decode(errors="replace")
 
 
 async def _end(attempt: Attempt, stop: Stop) -> Terminated:

@@ -13,7 +13,7 @@ from nereid_cloud.cluster.kinds import CONFIG_MAP, ref_of
 from nereid_cloud.cluster.local_logs import LOG_FOLDER
 from nereid_cloud.cluster.port import Cluster, Kind, Object, Ref
 from nereid_cloud.laptop.podrunner.attempt import LOCK, Attempt, Launch
-from nereid_cloud.laptop.podrunner.container import Container
+from nereid_cloud.laptop.podrunner.container import TERMINATION_MESSAGE, Container, termination_message_path
 from nereid_cloud.laptop.podrunner.launch import CannotCreate, resolve
 from nereid_cloud.laptop.podrunner.report import EventType, Reporter
 from nereid_cloud.laptop.podrunner.settings import Settings
@@ -177,8 +177,11 @@ class PodWorker:
     def _resolve(self, spec: Mapping[str, Any]) -> Launch:
         if self._pod["spec"].get("initContainers"):
             raise CannotCreate("the PodRunner runs no init containers", reason="CreateContainerConfigError")
+        message = self.folder / f"{spec['name']}{TERMINATION_MESSAGE}"
+        message.write_bytes(b"")  # each run begins with an empty one
+        mounts = Mounts.of(spec, self._mounts).with_file(termination_message_path(spec), message)
         return resolve(
-            self._pod, spec, mounts=Mounts.of(spec, self._mounts), base=self._settings.environment,
+            self._pod, spec, mounts=mounts, base=self._settings.environment,
             host_ip=self._settings.address, fetch=self._fetch, work=self.folder / "work",
             log=self.folder / f"{spec['name']}.log", log_bytes=self._settings.log_bytes,
         )  # fmt: skip

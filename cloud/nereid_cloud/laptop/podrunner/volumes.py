@@ -142,6 +142,10 @@ class Mounts:
         ]
         return cls(tuple(sorted(pairs, key=lambda pair: -len(pair[0]))))
 
+    def with_file(self, mount_path: str, file: Path) -> "Mounts":
+        """Return these mounts and that of one file."""
+        return Mounts(((mount_path, file), *self.pairs))
+
     def real(self, text: str) -> str:
         """Return a text with the mount path that it is or begins with replaced by the real path."""
         for mount_path, path in self.pairs:

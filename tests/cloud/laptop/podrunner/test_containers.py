@@ -97,6 +97,15 @@ def test_a_container_that_asks_for_it_leaves_the_end_of_its_log(cluster: LocalCl
     assert len(message) == 2048
 
 
+@pytest.mark.parametrize("path", ["/dev/termination-log", "/messages/end"])
+def test_a_container_may_say_with_what_it_ended(cluster: LocalCluster, runner: Runner, path: str) -> None:
+    body = pod("a", "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('{}')", restartPolicy="Never")
+    body["spec"]["containers"][0] |= {"args": [path], "terminationMessagePath": path}
+    cluster.create(body)
+
+    assert state(until(cluster, ref("a"), ended))["terminated"]["message"] == "{}"
+
+
 def test_a_failing_container_restarts_with_back_off(cluster: LocalCluster, runner: Runner) -> None:
     cluster.create(pod("a", "raise SystemExit(3)"))
 
