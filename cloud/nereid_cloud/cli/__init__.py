@@ -34,6 +34,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "events": "nereid_cloud.cli.events:events",
         "demo": "nereid_cloud.cli.demo:demo",
         "datasets": "nereid_cloud.cli.datasets:datasets",
+        "evaluate": "nereid_cloud.cli.evaluate:evaluate",
+        "models": "nereid_cloud.cli.models:models",
         "new": "nereid_cloud.cli.new:new",
         "certs": "nereid_cloud.cli.certs:certs",
         "uninstall": "nereid_cloud.cli.uninstall:uninstall",
