@@ -215,11 +215,15 @@ class JointInference:
                 self.collect(self._time_left())
                 yield from inbox.take()
         finally:
-            self._waiting.abandon(inbox)
-            for answer in inbox.left():
-                if answer.cloud is not None:
-                    self._correct(answer)
+            self._leave(inbox)
         self._raise_if_ended()
+
+    def _leave(self, inbox: Inbox) -> None:
+        """Make corrections of the cloud's answers that nobody takes any more."""
+        self._waiting.abandon(inbox)
+        for answer in inbox.left():
+            if answer.cloud is not None:
+                self._correct(answer)
 
     def corrections(self, *, timeout_s: float | None = 0.0) -> Iterator[Answer]:
         """Yield the cloud's answers that came after their deadline.
