@@ -121,7 +121,11 @@ def test_one_object_is_printed_whole(nereid: Nereid, cluster: LocalCluster) -> N
         (["nereid", "digits"], 2, "names do not go with it"),
         (["jis", "-o", "toml"], 2, "there is no output 'toml'"),
         (["jis", "digits", "-A"], 2, "cannot be asked for by name in all namespaces"),
-        ([], 2, "There are datasets, models, jointinferenceservices (jis), pods (po), nodes (no)"),
+        (
+            [],
+            2,
+            "There are datasets, models, jointinferenceservices (jis), inferencemodels (infm), pods (po), nodes (no)",
+        ),
     ],
 )
 def test_what_is_not_there_is_said_on_stderr(nereid: Nereid, arguments: list[str], code: int, said: str) -> None:
