@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from nereid_shared.samples import MAX_KEY_BYTES, Counts, Sample
 from nereid_worker.encoding import ENVELOPE_BYTES, encode_frame, from_spool, to_spool
 
+STREAM = "0123456789abcdef"
+
 
 def record(data: object, *, key: str = "a.jpg") -> bytes:
     return to_spool(
-        stream="0123456789abcdef", seq=2**40, key=key, captured_at=1.7e9, deadline_s=1000.0, label="seven", score=0.25,
+        stream=STREAM, seq=2**40, key=key, captured_at=1.7e9, deadline_s=1000.0, label="seven", score=0.25,
         counts=(2**40, 2**40, 3, 4), encoded=encode_frame(data),
     )  # fmt: skip
 
@@ -24,9 +26,9 @@ def record(data: object, *, key: str = "a.jpg") -> bytes:
 )
 def test_a_record_becomes_the_sample_that_it_was_made_of(data: object) -> None:
     encoding, payload, shape, dtype = encode_frame(data)
-    body = from_spool(record(data), stream="0123456789abcdef", seq=2**40, now_s=999.05)
+    body = from_spool(record(data), stream=STREAM, seq=2**40, now_s=999.05)
     assert Sample.decode(body, max_bytes=len(body)) == Sample(
-        stream="0123456789abcdef", seq=2**40, digest=hashlib.sha256(payload).digest(), key="a.jpg", captured_at=1.7e9,
+        stream=STREAM, seq=2**40, digest=hashlib.sha256(payload).digest(), key="a.jpg", captured_at=1.7e9,
         remaining_ms=950, label="seven", score=0.25, counts=Counts(seen=2**40, easy=2**40, hard=3, failed=4),
         encoding=encoding, payload=payload, shape=shape, dtype=dtype,
     )  # fmt: skip
@@ -35,9 +37,7 @@ def test_a_record_becomes_the_sample_that_it_was_made_of(data: object) -> None:
 def test_a_body_is_longer_than_its_record_by_no_more_than_the_envelope() -> None:
     for data in (b"x", b"x" * 70_000, np.zeros((20, 20), np.uint8)):
         spooled = record(data, key="k" * MAX_KEY_BYTES)
-        assert (
-            len(from_spool(spooled, stream="0123456789abcdef", seq=2**40, now_s=0.0)) <= len(spooled) + ENVELOPE_BYTES
-        )
+        assert len(from_spool(spooled, stream=STREAM, seq=2**40, now_s=0.0)) <= len(spooled) + ENVELOPE_BYTES
 
 
 @given(st.one_of(
@@ -45,11 +45,17 @@ def test_a_body_is_longer_than_its_record_by_no_more_than_the_envelope() -> None
     st.integers(4, 80).map(lambda at: record(b"x")[:at] + b"\xc1" + record(b"x")[at + 1 :]),
 ))  # fmt: skip
 def test_a_spoilt_record_travels_without_pixels_under_its_number(spoilt: bytes) -> None:
-    sample = Sample.decode(from_spool(spoilt, stream="s", seq=7, now_s=0.0), max_bytes=10_000)
-    assert (sample.stream, sample.seq, sample.payload) == ("s", 7, b"")
+    sample = Sample.decode(from_spool(spoilt, stream=STREAM, seq=2**40, now_s=0.0), max_bytes=10_000)
+    assert (sample.stream, sample.seq, sample.payload) == (STREAM, 2**40, b"")
+
+
+@pytest.mark.parametrize(("stream", "seq"), [("f" * 16, 2**40), (STREAM, 7)])
+def test_a_record_that_was_left_by_another_stream_does_not_travel_as_ours(stream: str, seq: int) -> None:
+    sample = Sample.decode(from_spool(record(b"x"), stream=stream, seq=seq, now_s=0.0), max_bytes=10_000)
+    assert (sample.stream, sample.seq, sample.payload) == (stream, seq, b"")
 
 
 @pytest.mark.parametrize(("now_s", "left_ms"), [(999.0, 1000), (1000.0, 0), (1010.0, 0)])
 def test_what_is_left_of_the_deadline_is_that_of_the_moment_of_sending(now_s: float, left_ms: int) -> None:
-    body = from_spool(record(b"x"), stream="s", seq=7, now_s=now_s)
+    body = from_spool(record(b"x"), stream=STREAM, seq=2**40, now_s=now_s)
     assert Sample.decode(body, max_bytes=10_000).remaining_ms == left_ms

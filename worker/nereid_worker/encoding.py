@@ -68,7 +68,8 @@ def to_spool(
 def from_spool(record: bytes, *, stream: str, seq: int, now_s: float) -> bytes:
     """Return the body that travels at `now_s`.
 
-    A record that a power cut has spoilt travels without pixels, to be refused by the cloud: numbers have no gaps.
+    A record that a power cut has spoilt, or left from another stream, travels without pixels, to be refused by the
+    cloud: numbers have no gaps.
     """
     try:
         length, check = _HEAD.unpack_from(record)
@@ -76,9 +77,11 @@ def from_spool(record: bytes, *, stream: str, seq: int, now_s: float) -> bytes:
         if zlib.crc32(record[_HEAD.size : end]) != check:
             raise ValueError("spoilt")
         (
-            _, _, key, captured_at, deadline_s, label, score, (seen, easy, hard, failed), encoding, shape,
+            own_stream, own_seq, key, captured_at, deadline_s, label, score, (seen, easy, hard, failed), encoding, shape,
             dtype,
         ) = unpack(record[_HEAD.size : end])  # fmt: skip
+        if (own_stream, own_seq) != (stream, seq):
+            raise ValueError("another stream's")
     except (ValueError, TypeError, RecursionError, struct.error):
         return _without_pixels(stream, seq)
     payload = record[end:]
