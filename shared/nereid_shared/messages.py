@@ -232,7 +232,8 @@ MODEL_FETCHING: Final = "ModelFetching"
 MODEL_SWAPPING: Final = "ModelSwapping"
 NO_GOLDEN_SAMPLES: Final = "NoGoldenSamples"
 ROLLED_BACK: Final = "RolledBack"
-"""Reasons of a `ModelOutput`: it comes; it is there and its worker tries it; it serves, and its card has nothing to try it with; its process ended early."""
+"""Reasons of a `ModelOutput`: it comes; it is there and its worker tries it; it serves, and its card has nothing to try
+it with; its process ended early."""
 
 
 class ModelOutput(Body, kw_only=True):

@@ -176,7 +176,11 @@ CASES: tuple[Case, ...] = (
         },
     ),
     Case(
-        name="a label without a name", kind="Model", values={"spec.labels": [""]}, refused="spec.labels[0]", by_schema=True
+        name="a label without a name",
+        kind="Model",
+        values={"spec.labels": [""]},
+        refused="spec.labels[0]",
+        by_schema=True,
     ),
     Case(name="no modelUrl", kind="Model", values={"spec.modelUrl": None}, refused="spec.modelUrl", by_schema=True),
     Case(name="relative dataUrl", kind="Dataset", values={"spec.dataUrl": "index.csv"}, refused="spec.dataUrl"),
