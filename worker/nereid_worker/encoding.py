@@ -77,8 +77,8 @@ def from_spool(record: bytes, *, stream: str, seq: int, now_s: float) -> bytes:
         if zlib.crc32(record[_HEAD.size : end]) != check:
             raise ValueError("spoilt")
         (
-            own_stream, own_seq, key, captured_at, deadline_s, label, score, (seen, easy, hard, failed), encoding, shape,
-            dtype,
+            own_stream, own_seq, key, captured_at, deadline_s, label, score, (seen, easy, hard, failed), encoding,
+            shape, dtype,
         ) = unpack(record[_HEAD.size : end])  # fmt: skip
         if (own_stream, own_seq) != (stream, seq):
             raise ValueError("another stream's")
