@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import aiohttp
+import pytest
 from tests.worker.serving.served import (
     MODEL,
     WAIT_S,
@@ -19,6 +20,7 @@ from tests.worker.serving.served import (
 )
 
 from nereid_worker.serving.process import ServingProcess
+from nereid_worker.serving.server import lame_duck_at
 
 
 def request_bytes(*, body: bytes) -> bytes:
@@ -82,3 +84,10 @@ async def test_two_servers_share_a_port(tmp_path: Path) -> None:
             assert second.server.port == first.server.port
         async with aiohttp.ClientSession() as session, session.get(url(first, "/v2/health/ready")) as answer:
             assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "late"), [("", True), ("0.0.0.0", True), ("10.1.2.3", True), ("127.0.0.1", False), ("::1", False)]
+)
+def test_only_a_server_that_others_reach_is_a_lame_duck(host: str, late: bool) -> None:
+    assert bool(lame_duck_at(host)) is late

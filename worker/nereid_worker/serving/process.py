@@ -26,7 +26,7 @@ from nereid_worker.scratch import Scratch
 from nereid_worker.serving.batcher import Observer
 from nereid_worker.serving.metrics import Metrics
 from nereid_worker.serving.openinference_routes import OpenInference
-from nereid_worker.serving.server import LAME_DUCK_S, Server
+from nereid_worker.serving.server import Server, lame_duck_at
 from nereid_worker.serving.tensorflow_routes import TensorFlowServing
 from nereid_worker.serving.versions import State, Versions
 from nereid_worker.settings import Settings
@@ -50,7 +50,7 @@ class ServingProcess:
         listening: set once it listens.
     """
 
-    def __init__(self, settings: Settings, *, lame_duck_s: float = LAME_DUCK_S) -> None:
+    def __init__(self, settings: Settings, *, lame_duck_s: float | None = None) -> None:
         """Take the settings; nothing happens before `run`.
 
         Raises:
@@ -72,6 +72,8 @@ class ServingProcess:
         )
         self._metrics = Metrics(lambda: self.versions.loaded, in_flight=lambda: self.server.in_flight)
         self.listening = asyncio.Event()
+        if lame_duck_s is None:
+            lame_duck_s = lame_duck_at(settings.listen)
         self.server = Server(self.versions, self._metrics, lame_duck_s=lame_duck_s)
         self.server.add(TensorFlowServing(self.versions), OpenInference(self.server, self.versions))
         self._info = Info(topic=self._topic(), describe=self._describe)

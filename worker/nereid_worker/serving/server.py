@@ -11,6 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
 from typing import Final, Protocol
 
 from aiohttp import web
@@ -27,10 +28,22 @@ MAX_JSON_BYTES: Final = 16 * 1024 * 1024
 """JSON's figures take about eight times their text in memory while they are read."""
 LAME_DUCK_S: Final = 2.0
 """How long a draining server still takes new connections: an endpoint list, or a client's own, is that late."""
-SETTLE_S: Final = 0.25
-"""After that: how long connections that came at the last moment have for their request."""
+SETTLE_S: Final = 1.0
+"""After that: how long connections that are there have for one more request, with whose answer they end."""
 DRAIN_S: Final = 15.0
 BACKLOG: Final = 512
+
+
+def lame_duck_at(host: str) -> float:
+    """Return how long a draining server still takes new connections.
+
+    None of this machine's own: no list of endpoints names a loopback address. Replicas there share a port, and whom the
+    kernel gave a draining one would hear from it that another is not ready.
+    """
+    try:
+        return 0.0 if ip_address(host).is_loopback else LAME_DUCK_S
+    except ValueError:
+        return 0.0 if host == "localhost" else LAME_DUCK_S
 
 
 class Answer:
