@@ -24,6 +24,7 @@ from nereid_shared.messages import (
     Desired,
     GmAlive,
     Ledger,
+    ModelOutput,
     NodeAlive,
     NodeState,
     Sync,
@@ -151,6 +152,7 @@ class EdgePeer(Heard):
     sent: dict[int, bytes] = field(default_factory=dict)
     tasks: list[Task | None] = field(default_factory=list)
     answers: dict[int, list[Result]] = field(default_factory=dict)
+    models: list[ModelOutput] = field(default_factory=list)
     easy: int = 0
 
     def __post_init__(self) -> None:
@@ -171,7 +173,7 @@ class EdgePeer(Heard):
         return WorkerInfo(
             name=WORKER, namespace="default", owner_name="digits", owner_kind="jointinferenceservice", status=status,
             service=SERVICE_ID, node=NODE, boot=self.boot, number=self.number, task_hash=task_hash, stream=self.stream,
-            accepted=self.accepted,
+            accepted=self.accepted, models=list(self.models),
             ledger=Ledger(seen=self.easy + hard + 1, easy=self.easy, hard=hard, failed={"bad": 1}, skipped=2),
         )  # fmt: skip
 
