@@ -11,7 +11,6 @@ import hashlib
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from nereid_shared.storage import Cache, Wanted, fetch
 
 FILE_BYTES: Final = 200_000_000
 QUICK_BYTES: Final = 40_000_000
-ROUNDS: Final = 7
+ROUNDS: Final = 9
 QUICK_ROUNDS: Final = 2
 RATIO: Final = 0.9
 _CHUNK: Final = 256 * 1024
@@ -64,7 +63,7 @@ def run(*, quick: bool) -> list[Figure]:
     figures.append(_ratio("fetch / bare loop, by CPU time", cpu_s["bare"], cpu_s["fetch"], None))
     if "curl" in seconds:
         figures.append(_ratio("fetch / curl -o, which does not hash", seconds["curl"], seconds["fetch"], None))
-    speed = size / statistics.median(seconds["fetch"]) / 1e6
+    speed = size / min(seconds["fetch"]) / 1e6
     return [*figures, Figure(name="fetch", value=speed, unit="MB/s", note=f"{size / 1e6:.0f} MB, {place}")]
 
 
@@ -113,9 +112,10 @@ def _bare(port: int, into: Path, digest: str) -> None:
 
 
 def _ratio(name: str, baseline: list[float], measured: list[float], target: float | None) -> Figure:
+    """Return the ratio of the best rounds: whatever else the machine does only takes from a round."""
     ratios = [base / own for base, own in zip(baseline, measured, strict=True)]
-    note = f"median of {len(ratios)}, {min(ratios):.2f}-{max(ratios):.2f}"
-    return Figure(name=name, value=statistics.median(ratios), unit="", target=target, note=note)
+    note = f"best of {len(ratios)} each; by round {min(ratios):.2f}-{max(ratios):.2f}"
+    return Figure(name=name, value=min(baseline) / min(measured), unit="", target=target, note=note)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int | None], None]
 
-_CHUNK_BYTES: Final = 256 * 1024
+_CHUNK_BYTES: Final = 512 * 1024
 _ATTEMPTS: Final = 5
 _BACKOFF_MAX_S: Final = 10.0
 _REFUSED: Final = {401: "ModelForbidden", 403: "ModelForbidden", 404: "ModelMissing", 410: "ModelMissing"}
