@@ -5,11 +5,13 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from tests.mosquitto import Mosquitto, free_port
 from tests.worker.serving.http import get, post
@@ -17,7 +19,7 @@ from tests.worker.serving.served import MODEL, WAIT_S, model_in, task_of, versio
 
 from nereid_shared import topics
 from nereid_shared.link import Link, LinkSettings, Message
-from nereid_shared.messages import ServingTask, WorkerInfo
+from nereid_shared.messages import ServedVersion, ServingTask, WorkerInfo
 
 POD = "isv-edge-0"
 BODY = {"inputs": [{"name": "t0", "shape": [1, 8, 8, 1], "datatype": "FP32", "data": [0.0] * 64}]}
@@ -134,6 +136,39 @@ async def test_in_the_cloud_a_broker_hears_how_it_is(broker: Mosquitto, tmp_path
         process(free_port(), NEREID_TASK=task.encode().decode(), NEREID_BROKER=broker.url),
     ):
         assert (await lc.until(lambda info: info.status == "running")).serving_version == "4"
+
+
+async def test_a_port_that_is_taken_is_said_and_listened_at_when_it_is_free(broker: Mosquitto, tmp_path: Path) -> None:
+    task = task_of(version_of(model_in(tmp_path), "4"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        env = {"NEREID_TASK": task.encode().decode(), "NEREID_BROKER": broker.url}
+        async with lc_at(broker) as lc, process(port, **env):
+            said = await lc.until(lambda info: info.reason == "PortUnavailable")
+            assert (said.status, said.serving_version, str(port) in said.message) == ("failed", "", True)
+            taken.close()
+            await lc.until(lambda info: info.status == "running")
+            assert (await get(f"http://127.0.0.1:{port}/v2/health/ready"))[0] == 200
+
+
+async def test_probes_are_answered_before_a_model_is_there(broker: Mosquitto, tmp_path: Path) -> None:
+    missing = task_of(ServedVersion(version="4", url=str(tmp_path / "model.tflite")))
+    health = free_port()
+    env = {"NEREID_NODE": "edge-0", "NEREID_BROKER": broker.url, "NEREID_STATE": str(tmp_path / "state")}
+    async with lc_at(broker) as lc, process(free_port(), NEREID_HEALTH=f"127.0.0.1:{health}", **env):
+        await lc.give(missing)
+        await lc.until(lambda info: info.reason == "ModelMissing")
+        assert (await probed(health, "livez"), (await probed(health, "readyz"))[0]) == ((200, "ok\n"), 503)
+        await lc.give(task_of(version_of(model_in(tmp_path), "4")))
+        await lc.until(lambda info: info.status == "running")
+        assert await probed(health, "readyz") == (200, "ok\n")
+
+
+async def probed(port: int, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/{path}") as answer:
+        return answer.status, await answer.text()
 
 
 @pytest.mark.parametrize(
