@@ -85,6 +85,7 @@ class LocalController:
         self._relay = Relay(node=self._node, store=self._store, folders=self._folders)
         self._tasks = Tasks(
             relay=self._relay,
+            folders=self._folders,
             cache=(settings.cache_folder, settings.cache_max_bytes),
             served=ServedBook(folder.served),
             datasets=folder.datasets_db,

@@ -11,11 +11,10 @@ from typing import Final
 from nereid_edge.records import Change, mark_deleted, unmark_deleted
 from nereid_edge.service import Service
 from nereid_edge.store import OutboxStore
-from nereid_edge.worker_folders import WorkerFolders
+from nereid_edge.worker_folders import KEPT_S, WorkerFolders
 
 logger = logging.getLogger(__name__)
 
-KEPT_S: Final = 600.0
 REASON: Final = "deleted"
 
 

@@ -21,6 +21,7 @@ from nereid_edge.relay import Relay
 from nereid_edge.retained import Retained
 from nereid_edge.running import Running, planned
 from nereid_edge.served import ServedBook
+from nereid_edge.worker_folders import WorkerFolders
 from nereid_edge.workers import WorkerView
 from nereid_shared import topics
 from nereid_shared.errors import MessageInvalid
@@ -49,16 +50,18 @@ class Tasks:
     """The node's tasks.
 
     Args:
+        folders: those of the workers.
         cache: folder of the files that are fetched, and what it may take.
         served: what workers were told last.
         on_change: called on the loop when a state or status has changed in more than its counts.
     """
 
     def __init__(
-        self, *, relay: Relay, cache: tuple[Path, int], served: ServedBook, datasets: Path | None = None,
-        on_change: Callable[[], None],
+        self, *, relay: Relay, folders: WorkerFolders, cache: tuple[Path, int], served: ServedBook,
+        datasets: Path | None = None, on_change: Callable[[], None],
     ) -> None:  # fmt: skip
         self._relay, self._served, self._on_change = relay, served, on_change
+        self._folders = folders
         self._preparing = Preparing(cache[0], max_bytes=cache[1], on_change=self._prepared)
         self._unsaved = False
         self._tasks: dict[str, Running] = {}
@@ -95,6 +98,7 @@ class Tasks:
             self._settle(uid, one)
         if known:
             self._served.keep(rows)
+            self._folders.serve([t.service for t in self._tasks.values() if t.row.kind == spec.SERVED and t.service])
         self._prepare()
         settings = {t.service: t.settings for t in self._tasks.values() if t.settings is not None}
         self._relay.configure(settings, prune=known)

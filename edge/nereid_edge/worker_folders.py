@@ -9,11 +9,13 @@ import asyncio
 import logging
 import secrets
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
 logger = logging.getLogger(__name__)
 
+KEPT_S: Final = 600.0
 _GIVEN_UP: Final = ".removed-"
 
 
@@ -25,10 +27,13 @@ class WorkerFolders:
 
     Args:
         root: the folder; None where its folders are not ours to remove.
+        kept_s: how long the folder of an InferenceModel stays that is gone.
     """
 
-    def __init__(self, root: Path | None) -> None:
-        self._root = root
+    def __init__(self, root: Path | None, *, kept_s: float = KEPT_S) -> None:
+        self._root, self._kept_s = root, kept_s
+        self._serving: frozenset[str] = frozenset()
+        self._leaving: dict[str, asyncio.TimerHandle] = {}
         self._news = asyncio.Event()
         self._ended = False
 
@@ -49,6 +54,22 @@ class WorkerFolders:
             return
         self._news.set()
 
+    def serve(self, services: Collection[str]) -> None:
+        """Take note of the InferenceModels of this node, by their identities: one's folder goes some time after it.
+
+        A document that omits one by mistake takes so nothing from a worker that still runs.
+        """
+        loop = asyncio.get_running_loop()
+        for gone in self._serving.difference(services):
+            self._leaving[gone] = loop.call_later(self._kept_s, self._left, gone)
+        for back in self._leaving.keys() & set(services):
+            self._leaving.pop(back).cancel()
+        self._serving = frozenset(services)
+
+    def _left(self, service: str) -> None:
+        del self._leaving[service]
+        self.give_up(service)
+
     async def run(self) -> None:
         """Remove what is given up, one folder at a time, and what an earlier process left."""
         try:
@@ -58,6 +79,8 @@ class WorkerFolders:
                 await self._news.wait()
         finally:
             self._ended = True
+            for timer in self._leaving.values():
+                timer.cancel()
 
     def _remove(self) -> None:
         for folder in [] if self._root is None else sorted(self._root.glob(f"{_GIVEN_UP}*")):

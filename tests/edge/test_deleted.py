@@ -12,12 +12,12 @@ import pytest
 from tests.edge.peers import NODE, TIMEOUT_S
 from tests.edge.rows import SERVICE_ID
 
-from nereid_edge.deleted import KEPT_S, Deleted
+from nereid_edge.deleted import Deleted
 from nereid_edge.records import Change, Loaded
 from nereid_edge.rows import OutboxPolicy, Row, SampleKey
 from nereid_edge.service import Service, ServiceSettings
 from nereid_edge.store import OutboxStore
-from nereid_edge.worker_folders import WorkerFolders
+from nereid_edge.worker_folders import KEPT_S, WorkerFolders
 
 OTHER = "other-12345678"
 
@@ -131,3 +131,24 @@ async def test_on_a_full_disk_nothing_is_kept_of_deleted_services(tmp_path: Path
         deleted.make_room([])
         assert not deleted
         assert not (workers / SERVICE_ID).exists()
+
+
+async def test_the_folder_of_a_served_model_goes_some_time_after_it(workers: Path) -> None:
+    (workers / "digits-1").mkdir()
+    folders = WorkerFolders(workers, kept_s=0.0)
+    async with removing(folders):
+        folders.serve(["digits-1"])
+        folders.serve([])
+        async with asyncio.timeout(TIMEOUT_S):
+            while (workers / "digits-1").exists():
+                await asyncio.sleep(0)
+
+
+async def test_the_folder_of_a_served_model_that_comes_back_stays(workers: Path) -> None:
+    (workers / "digits-1").mkdir()
+    folders = WorkerFolders(workers, kept_s=0.0)
+    folders.serve(["digits-1"])
+    folders.serve([])
+    folders.serve(["digits-1"])
+    await asyncio.sleep(0)
+    assert (workers / "digits-1").exists()

@@ -38,7 +38,7 @@ def relay(tmp_path: Path) -> Relay:
 @pytest.fixture
 async def tasks(relay: Relay, tmp_path: Path) -> Tasks:
     cache, served = (tmp_path / "cache", 2**30), ServedBook(tmp_path / "served.json")
-    made = Tasks(relay=relay, cache=cache, served=served, on_change=lambda: None)
+    made = Tasks(relay=relay, folders=WorkerFolders(None), cache=cache, served=served, on_change=lambda: None)
     made.apply({SERVICE_UID: service_row()}, known=True)
     return made
 
