@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from nereid_shared.errors import ModelInvalid, UserError
+from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
 from nereid_shared.storage.archives import is_archive, unpack
 from nereid_shared.storage.blobs import Blobs
 from nereid_shared.storage.checks import require_size, write_whole
@@ -40,6 +40,7 @@ from nereid_shared.storage.places import local_path, remote_name, shown
 from nereid_shared.storage.sets import Sets
 from nereid_shared.storage.wanted import Obtained, Wanted
 
+_DISK_DELAY_S: Final = 60.0
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -92,31 +93,19 @@ class Cache:
             ModelInvalid: ``ModelMissing``, ``ModelForbidden``, ``ModelTooLarge``, ``DigestMismatch``, ``CardInvalid``,
                 ``ArchiveInvalid``, ``SignatureMissing``, ``SignatureInvalid``.
             Unavailable: the server does not answer, and there is no earlier copy.
-            TemporaryError: the disk has no room. Stopped: `stop` said so.
+            TemporaryError: the disk has no room, or fails. Stopped: `stop` said so.
         """
         sha256 = _checked_sha256(wanted)
         here = local_path(wanted.url)
         patience = Patience(stall_s=self._stall_timeout_s, backoff_s=self._backoff_s, stop=stop)
-        if here is not None:
-            return self._in_place(here, wanted, sha256, patience)
-        name = remote_name(wanted.url)
-        with self._workshop(sha256 or hashlib.sha256(wanted.url.encode()).hexdigest(), patience) as work:
-            gathering = Gathering(blobs=self._blobs, work=work, patience=patience)
-            get = partial(
-                gathering.get, wanted.url, name, sha256=sha256 or None, max_bytes=wanted.max_bytes, progress=progress
-            )
-            if is_archive(name):
-                made = self.known(wanted)
-                arrived = get(made=self._arrived(made, wanted.url))
-                if made is not None and arrived.digest == made.digest:
-                    return made
-                gathering.verify(wanted.url, wanted.public_key, arrived.digest)
-                return self._unpacked(gathering.tree / name, arrived, work=work, wanted=wanted, patience=patience)
-            arrived = get()
-            if wanted.companions:
-                gathering.companions(wanted.url)
-            gathering.verify(wanted.url, wanted.public_key, arrived.digest)
-            return self._settle(gathering.tree, name, arrived, files=gathering.digests, wanted=wanted)
+        try:
+            if here is not None:
+                return self._in_place(here, wanted, sha256, patience)
+            return self._obtain(wanted, sha256, patience, progress)
+        except OSError as error:
+            raise TemporaryError(
+                f"{error.filename or self._root}: {error.strerror or error}", delay_s=_DISK_DELAY_S
+            ) from error
 
     def known(self, wanted: Wanted) -> Obtained | None:
         """Return what an earlier `obtain` of the same left here, whole and right, without a look at the network."""
@@ -146,6 +135,26 @@ class Cache:
     def close(self) -> None:
         """Let go of all that this object holds."""
         self._sets.close()
+
+    def _obtain(self, wanted: Wanted, sha256: str, patience: Patience, progress: Progress | None) -> Obtained:
+        name = remote_name(wanted.url)
+        with self._workshop(sha256 or hashlib.sha256(wanted.url.encode()).hexdigest(), patience) as work:
+            gathering = Gathering(blobs=self._blobs, work=work, patience=patience)
+            get = partial(
+                gathering.get, wanted.url, name, sha256=sha256 or None, max_bytes=wanted.max_bytes, progress=progress
+            )
+            if is_archive(name):
+                made = self.known(wanted)
+                arrived = get(made=self._arrived(made, wanted.url))
+                if made is not None and arrived.digest == made.digest:
+                    return made
+                gathering.verify(wanted.url, wanted.public_key, arrived.digest)
+                return self._unpacked(gathering.tree / name, arrived, work=work, wanted=wanted, patience=patience)
+            arrived = get()
+            if wanted.companions:
+                gathering.companions(wanted.url)
+            gathering.verify(wanted.url, wanted.public_key, arrived.digest)
+            return self._settle(gathering.tree, name, arrived, files=gathering.digests, wanted=wanted)
 
     @contextlib.contextmanager
     def _workshop(self, name: str, patience: Patience) -> Iterator[Path]:

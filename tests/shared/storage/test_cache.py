@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from tests.shared.storage.file_server import CONTENT, MAX_BYTES, PATH, SHA256, Server
 
-from nereid_shared.errors import ModelInvalid, Stopped, Unavailable, UserError
+from nereid_shared.errors import ModelInvalid, Stopped, TemporaryError, Unavailable, UserError
 from nereid_shared.storage import Cache, Wanted
 
 CARD = {
@@ -286,6 +286,13 @@ def test_what_is_wrong_with_a_path_is_said(tmp_path: Path, cache: Cache, ask: Wa
 def test_a_folder_of_another_kind_of_model_has_no_digest(tmp_path: Path, cache: Cache) -> None:
     (tmp_path / "saved_model.pb").touch()
     assert cache.obtain(Wanted(url=str(tmp_path), max_bytes=MAX_BYTES)).digest == ""
+
+
+def test_a_cache_that_cannot_be_written_is_to_be_tried_again(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TemporaryError, match="file") as failed:
+        new(tmp_path / "file" / "cache").obtain(wanted(server))
+    assert failed.value.delay_s == 60
 
 
 def numbered(server: Server, number: int) -> Wanted:
