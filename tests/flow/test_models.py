@@ -4,6 +4,8 @@
 import csv
 import hashlib
 import json
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,6 +127,20 @@ def test_the_former_model_serves_until_the_new_one_is_there_and_then_no_picture_
     status = json.loads(service.user.does("get", f"model/{LITTLE}", "-o", "json"))["status"]
     assert (status["digest"], status["size"]) == (service.digest(v2), len(server.files[v2]))
     assert status["nodes"] == {"ready": 1, "total": 1}
+
+
+def test_a_worker_that_ends_soon_after_goes_back_by_itself(service: Service) -> None:
+    service.wait_ready("model/mine-big", "True", "Ready")  # the cloud's, of which the cloud worker tells
+    service.change_model("/v2/big.tflite")
+    service.wait_ready(f"model/{LITTLE}", "True", "Ready")
+    service.goes_on()
+    os.kill(processes.part(service.user.state, "worker-edge"), signal.SIGKILL)
+    for what, status in (("jis/mine", "True"), (f"model/{LITTLE}", "False")):
+        assert "on probation" in service.wait_ready(what, status, "RolledBack")
+    service.goes_on()
+    v1, v2 = service.digest("/v1/little.tflite"), service.digest("/v2/big.tflite")
+    assert [one["model"] for one in service.answers()] == [v1] * PART + [v2] * PART + [v1] * PART
+    assert "RolledBack" in service.user.does("events")
 
 
 def test_what_is_not_as_promised_never_serves_and_is_told(service: Service) -> None:
