@@ -25,6 +25,7 @@ from nereid_shared.times import rfc3339
 
 _SECRET = Kind(group="", version="v1", kind="Secret", plural="secrets")
 _MANIFEST = "pod.json"
+_NO_INIT = "a laptop runs processes in place of containers, and no init containers: this Pod needs a cluster"
 _GRACE_S = 30.0
 _RETRY_S = 1.0
 
@@ -94,6 +95,11 @@ class PodWorker:
         await asyncio.to_thread(self._prepare_folder)
         if self._pod["metadata"].get("annotations", {}).get(LOG_FOLDER) != str(self.folder):
             self._reporter.annotate(self._pod, {LOG_FOLDER: str(self.folder)})
+        if self._pod["spec"].get("initContainers"):
+            # They prepare mounts for images: there are neither here, and what follows them would run on nothing.
+            for container in self._containers:
+                container.wait_for("InitContainersUnsupported", _NO_INIT)
+            return
         if not self._any_run():
             self._changed()
             if not await self._mount():

@@ -230,6 +230,17 @@ def test_a_missing_host_path_is_failed_mount_until_it_appears(
     until(cluster, ref("a"), running)
 
 
+def test_a_pod_with_init_containers_says_that_it_needs_a_cluster(cluster: LocalCluster, runner: Runner) -> None:
+    step = {"name": "step", "image": "i", "command": ["true"]}
+    cluster.create(pod("a", PATIENT, initContainers=[step]))
+
+    waits = until(cluster, ref("a"), lambda obj: state(obj).get("waiting", {}).get("message"))
+    assert state(waits)["waiting"]["reason"] == "InitContainersUnsupported"
+    assert "needs a cluster" in state(waits)["waiting"]["message"]
+    cluster.delete(ref("a"), grace_s=0)
+    until_gone(cluster, ref("a"))
+
+
 def test_readiness_follows_the_probe(cluster: LocalCluster, runner: Runner, tmp_path: Path) -> None:
     flag = tmp_path / "ready"
     probe = {"exec": {"command": ["test", "-e", str(flag)]}, "periodSeconds": 1, "failureThreshold": 1}
