@@ -75,6 +75,17 @@ async def test_a_draining_server_is_not_ready_but_answers_until_its_socket_close
         running_.cancel()
 
 
+async def test_another_model_s_server_gets_no_part_of_a_port(tmp_path: Path) -> None:
+    file = version_of(model_in(tmp_path / "1", shift=1.0), "1")
+    async with running(task_of(file)) as first:
+        await listening(first)
+        async with running(task_of(file, uid="another"), port=first.server.port) as second:
+            async with asyncio.timeout(WAIT_S):
+                while "PortUnavailable" not in second.problem:
+                    await asyncio.sleep(0)
+            assert second.server.port == 0
+
+
 async def test_two_servers_share_a_port(tmp_path: Path) -> None:
     one = task_of(version_of(model_in(tmp_path / "1", shift=1.0), "1"))
     async with running(one) as first:

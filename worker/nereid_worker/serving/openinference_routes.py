@@ -10,6 +10,7 @@ from aiohttp import web
 
 from nereid_shared.errors import RequestRefused
 from nereid_worker.serving import openinference as protocol
+from nereid_worker.serving.neighbour import OWNER, READY_PATH
 from nereid_worker.serving.server import MAX_JSON_BYTES, Answer, Handler, Server
 from nereid_worker.serving.versions import Loaded, Versions
 
@@ -31,7 +32,7 @@ class OpenInference:
         return [
             ("POST", f"{_MODEL}/infer", self._infer),
             ("POST", f"{_VERSION}/infer", self._infer),
-            ("GET", "/v2/health/ready", self._ready),
+            ("GET", READY_PATH, self._ready),
             ("GET", "/v2/health/live", self._live),
             ("GET", f"{_MODEL}/ready", self._model_ready),
             ("GET", f"{_VERSION}/ready", self._model_ready),
@@ -70,7 +71,7 @@ class OpenInference:
         """Answer whether requests are, and what is wrong with versions that should be here."""
         task, default = self._versions.task, self._versions.default
         body = {
-            "ready": self._server.ready, "draining": self._server.draining,
+            OWNER: task.uid if task else "", "ready": self._server.ready, "draining": self._server.draining,
             "serving_version": default.version if default else "", "target_version": task.target if task else "",
             "versions": [
                 {"version": one.version, "status": one.status, "reason": one.reason, "message": one.message}

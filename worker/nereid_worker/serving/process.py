@@ -7,6 +7,7 @@ and the next one changes the versions in place.
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import signal
@@ -25,6 +26,7 @@ from nereid_worker.models import MAX_MODEL_BYTES
 from nereid_worker.scratch import Scratch
 from nereid_worker.serving.batcher import Observer
 from nereid_worker.serving.metrics import Metrics
+from nereid_worker.serving.neighbour import owner_at
 from nereid_worker.serving.openinference_routes import OpenInference
 from nereid_worker.serving.server import Server, lame_duck_at
 from nereid_worker.serving.tensorflow_routes import TensorFlowServing
@@ -134,8 +136,12 @@ class ServingProcess:
         gc.freeze()
         backoff = Backoff(first_s=LISTEN_RETRY_S, longest_s=LISTEN_RETRY_MAX_S)
         while True:
-            port = self._settings.port or (self.versions.task.port if self.versions.task else 0)
+            task = self.versions.task
+            port = self._settings.port or (task.port if task else 0)
             try:
+                owner = await owner_at(self._settings.listen, port) if port else None
+                if owner is not None and (task is None or owner != task.uid):
+                    raise OSError(errno.EADDRINUSE, "another program listens there")
                 await self.server.listen(host=self._settings.listen, port=port)
             except OSError as error:
                 self._become("failed", "PortUnavailable", f"port {port} cannot be listened at: {error.strerror}")
