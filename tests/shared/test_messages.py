@@ -213,7 +213,7 @@ def test_contents_go_by_the_names_of_the_fields_at_every_depth() -> None:
     tasks = {"u": TaskState(generation=1, condition="Running")}
     assert output.content()["models"] == [
         {
-            "schema_": "1.0", "format": "", "url": "", "name": "m", "digest": "", "bytes": 0, "generation": 0,
+            "schema_": "1.0", "format": "", "url": "", "name": "m", "version": "", "digest": "", "bytes": 0, "generation": 0,
             "status": "", "reason": "", "message": "",
         }
     ]  # fmt: skip
