@@ -168,14 +168,15 @@ class DatasetMonitor:
         if not watched:
             self._watch.follow(frozenset())
             return self._watch.wait(None)
-        everywhere, some_are_new = self._watch.follow(
-            frozenset[str]().union(*(one.folders for one in watched.values()))
-        )
+        everywhere, new = self._watch.follow(frozenset[str]().union(*(one.folders for one in watched.values())))
+        for one in watched.values():
+            # What was written in place since it was read, and before the watch, shows in no folder's time.
+            one.again = one.again or bool(new & one.folders)
         followed = everywhere and all(one.folders for one in watched.values())
         now = time.monotonic()
         due = now + (self._watched_look_every_s if followed else self._look_every_s)
         due = min([due, *(one.not_before for one in watched.values() if one.again)])
-        return self._watch.wait(0.0 if some_are_new else due - now, gather_s=self._least_rest_s)
+        return self._watch.wait(due - now, gather_s=self._least_rest_s)
 
     def _look(self, uid: str, one: _Watched) -> None:
         began = time.monotonic()

@@ -46,25 +46,26 @@ class FolderWatch:
             if not self._is_closed:
                 os.write(self._writer, b"!")
 
-    def follow(self, folders: Collection[str]) -> tuple[bool, bool]:
+    def follow(self, folders: Collection[str]) -> tuple[bool, frozenset[str]]:
         """Watch these folders and no others.
 
         Returns:
-            Whether each of them is watched, and whether some are since now: what changed before, nobody told.
+            Whether each of them is watched, and those that are since now: what changed in them before, nobody told.
         """
         if not self._is_open:
             self._open()
         inotify = self._inotify
         if inotify is None:
-            return False, False
+            return False, frozenset()
         for folder in self._numbers.keys() - folders:
             number = self._numbers.pop(folder)
             self._folders.pop(number, None)
             with suppress(OSError):  # a folder that is gone has no watch any more
                 inotify.rm_watch(number)
         new = sorted(set(folders) - self._numbers.keys())
-        added = [self._add(inotify, folder) for folder in new[: self._max_folders - len(self._numbers)]]
-        return self._numbers.keys() >= set(folders), any(added)
+        room = self._max_folders - len(self._numbers)
+        added = frozenset(folder for folder in new[:room] if self._add(inotify, folder))
+        return self._numbers.keys() >= set(folders), added
 
     def wait(self, timeout_s: float | None, *, gather_s: float = 0.0) -> frozenset[str]:
         """Wait for a call or a change; return the folders in which something has changed, as far as that is known.

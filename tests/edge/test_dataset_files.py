@@ -129,17 +129,34 @@ def test_pictures_in_new_folders_count(watch: Watch, tmp_path: Path) -> None:
 
 
 def test_a_picture_that_comes_later_is_not_missing_any_more(watch: Watch, tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    path = written(tmp_path / "d.csv", "path\nimages/a.png\n")
+    (tmp_path / "d" / "images").mkdir(parents=True)
+    path = written(tmp_path / "d" / "d.csv", "path\nimages/a.png\n")
     watch.monitor.watch({"uid": DatasetSource(url=str(path), format="csv")})
     first = watch.next().statistics
     assert first is not None
     assert first.missing == 1
     (tmp_path / "part").write_bytes(scenes.picture(4, 4))
-    (tmp_path / "part").rename(tmp_path / "images" / "a.png")
+    (tmp_path / "part").rename(tmp_path / "d" / "images" / "a.png")
     again = watch.next().statistics
     assert again is not None
     assert (again.missing, again.max_width) == (0, 4)
+
+
+def test_an_annotation_that_is_written_in_place_is_read_again(tmp_path: Path) -> None:
+    folder = scenes.voc(tmp_path / "d")
+    watch = Watch(inotify=True, known=tmp_path / "known.db")
+    for file in [*folder.rglob("*"), folder]:
+        os.utime(file, ns=(OLD_NS, OLD_NS))
+    watch.monitor.watch({"uid": DatasetSource(url=str(folder), format="xml")})
+    assert watch.next().samples == 3
+    annotation, former = folder / "Annotations" / "a.xml", "cat"
+    for name in ("lion", "tiger"):  # before and after its folder is watched
+        annotation.write_text(annotation.read_text().replace(former, name))
+        again = watch.next().statistics
+        while again is None or again.classes != {"cat": 1, "dog": 1, name: 1}:
+            again = watch.next().statistics
+        former = name
+    watch.monitor.stop()
 
 
 def test_a_folder_is_the_sum_of_its_files_of_that_format(watch: Watch, tmp_path: Path) -> None:

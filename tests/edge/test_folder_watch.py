@@ -20,7 +20,8 @@ def watch() -> Iterator[FolderWatch]:
 def test_what_changes_in_a_folder_ends_the_wait(watch: FolderWatch, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    assert watch.follow({str(tmp_path / "a"), str(tmp_path / "b")}) == (True, True)
+    folders = frozenset({str(tmp_path / "a"), str(tmp_path / "b")})
+    assert watch.follow(folders) == (True, folders)
     (tmp_path / "b" / "file").touch()
     assert watch.wait(TIMEOUT_S) == {str(tmp_path / "b")}
 
@@ -45,16 +46,16 @@ def test_a_folder_that_is_not_followed_any_more_says_nothing(watch: FolderWatch,
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     watch.follow({str(tmp_path / "a")})
-    assert watch.follow({str(tmp_path / "b")}) == (True, True)
+    assert watch.follow({str(tmp_path / "b")}) == (True, frozenset({str(tmp_path / "b")}))
     (tmp_path / "a" / "file").touch()
     (tmp_path / "b" / "file").touch()
     assert watch.wait(TIMEOUT_S) == {str(tmp_path / "b")}
 
 
 def test_a_folder_that_is_not_there_is_not_followed(watch: FolderWatch, tmp_path: Path) -> None:
-    assert watch.follow({str(tmp_path / "none")}) == (False, False)
+    assert watch.follow({str(tmp_path / "none")}) == (False, frozenset())
     (tmp_path / "none").mkdir()
-    assert watch.follow({str(tmp_path / "none")}) == (True, True)
+    assert watch.follow({str(tmp_path / "none")}) == (True, frozenset({str(tmp_path / "none")}))
 
 
 def test_a_folder_that_was_moved_is_followed_anew(watch: FolderWatch, tmp_path: Path) -> None:
@@ -64,15 +65,15 @@ def test_a_folder_that_was_moved_is_followed_anew(watch: FolderWatch, tmp_path: 
     folder.rename(tmp_path / "b")
     assert watch.wait(TIMEOUT_S) == {str(folder)}
     folder.mkdir()
-    assert watch.follow({str(folder)}) == (True, True)
+    assert watch.follow({str(folder)}) == (True, frozenset({str(folder)}))
 
 
 def test_no_more_folders_are_watched_than_may_be(tmp_path: Path) -> None:
     watch = FolderWatch(max_folders=1)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    assert watch.follow({str(tmp_path / "a"), str(tmp_path / "b")}) == (False, True)
-    assert watch.follow({str(tmp_path / "a")}) == (True, False)
+    assert watch.follow({str(tmp_path / "a"), str(tmp_path / "b")}) == (False, frozenset({str(tmp_path / "a")}))
+    assert watch.follow({str(tmp_path / "a")}) == (True, frozenset())
     watch.close()
 
 

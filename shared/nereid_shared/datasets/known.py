@@ -49,7 +49,7 @@ class Known:
 
     def __init__(self, file: Path, *, clock: Callable[[], int] = time.time_ns) -> None:
         self._file, self._clock = file, clock
-        self._dataset, self._asked, self._written = "", 0, 0
+        self._dataset, self._asked, self._asked_ns, self._written = "", 0, 0, 0
         self._database: sqlite3.Connection | None = None
 
     def begin(self, dataset: str) -> None:
@@ -61,6 +61,7 @@ class Known:
     def get(self, name: str, stamp: Stamp) -> bytes | None:
         """Return what was said of a file in this state."""
         self._asked += 1
+        self._asked_ns = self._clock()
         rows = self._run(
             "select said from known where dataset = ? and file = ? and changed_ns = ? and size = ?",
             (self._dataset, os.fsencode(name), *stamp),
@@ -68,8 +69,8 @@ class Known:
         return bytes(rows[0][0]) if rows else None
 
     def put(self, name: str, stamp: Stamp, said: bytes) -> None:
-        """Keep what is said of a file in this state, unless it may still be changing."""
-        if not is_settled(stamp, now_ns=self._clock()):
+        """Keep what is said of the file that `get` was asked for, unless it may have changed unseen since then."""
+        if not is_settled(stamp, now_ns=self._asked_ns):
             return
         self._run(
             "insert or replace into known values (?, ?, ?, ?, ?)", (self._dataset, os.fsencode(name), *stamp, said)

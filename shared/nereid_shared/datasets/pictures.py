@@ -65,8 +65,10 @@ class Looker:
 
     def _size(self, name: str) -> tuple[int, int] | None:
         path = self._root / name
+        # First, so that its folder is known, and can be watched, also where it is missing.
+        is_inside = self._is_inside(os.path.dirname(name))  # noqa: PTH120 - for each of many files
         stat = path.lstat()
-        if S_ISLNK(stat.st_mode) or not self._is_inside(os.path.dirname(name)):  # noqa: PTH120 - of many files
+        if S_ISLNK(stat.st_mode) or not is_inside:
             if not os.path.realpath(path).startswith(self._inside):
                 raise ValueError("it lies outside of the dataset's folder")
             stat = path.stat()

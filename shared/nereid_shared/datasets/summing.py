@@ -90,7 +90,7 @@ class _Sums:
                 with self._dataset.open(index, progress=self._progress) as source:
                     part = listed.part(source, self._root)
                     part.digest = source.digest()
-                self._keep(name, stamp, part, index)
+                self._keep(name, stamp, part)
             self._tally.add(part)
             self._tally.add_file(name, stamp, content=part.digest)
 
@@ -122,7 +122,7 @@ class _Sums:
             part.picture = os.fsencode(sample.name)
             if stamp is not None:
                 part.digest = hashlib.sha256((self._root / file).read_bytes()).hexdigest()
-                self._keep(name, stamp, part, self._root / file)
+                self._keep(name, stamp, part)
         self._tally.add(part)
         if stamp is not None:
             self._tally.add_file(file, stamp, content=part.digest)
@@ -132,9 +132,8 @@ class _Sums:
         said = None if self._known is None else self._known.get(name, stamp)
         return None if said is None else msgspec.msgpack.decode(said, type=Part)
 
-    def _keep(self, name: str, stamp: Stamp, part: Part, path: Path) -> None:
-        # What was written while it was read may be read by half.
-        if self._known is not None and _stamp(path) == stamp:
+    def _keep(self, name: str, stamp: Stamp, part: Part) -> None:
+        if self._known is not None:
             self._known.put(name, stamp, msgspec.msgpack.encode(part))
 
 

@@ -87,6 +87,12 @@ def test_a_quote_that_nothing_closes_does_not_fill_the_memory(file: Path) -> Non
         counted(written(file, b'h\n"a\n' + b"b\n" * CHUNK))
 
 
+def test_a_field_of_many_pieces_is_refused(file: Path) -> None:
+    data = b'h\n"' + b"y\n" * csv.field_size_limit() + b'"\n'
+    with pytest.raises(UserError, match="limit"):
+        counted(written(file, data), chunk_bytes=10_000)
+
+
 def test_a_line_without_end_is_refused(file: Path) -> None:
     with pytest.raises(UserError, match="a line is longer than"):
         counted(written(file, b"a,b\n" + b"x," * MAX_LINE))

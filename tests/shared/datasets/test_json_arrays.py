@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nereid_shared.datasets.json_arrays import MAX_ELEMENT, elements
@@ -43,6 +43,7 @@ WHOLES = st.dictionaries(
 ) | st.fixed_dictionaries({}, optional={"images": OBJECTS, "info": VALUES, "annotations": OBJECTS, "licenses": VALUES})
 
 
+@example(whole={"images": [{"id": '"}'}]}, piece=1000, indent=None, is_ascii=False)
 @given(whole=WHOLES, piece=st.integers(1, 40), indent=st.sampled_from([None, 1]), is_ascii=st.booleans())
 def test_elements_are_those_of_the_whole(whole: dict[str, Any], piece: int, indent: int | None, is_ascii: bool) -> None:
     data = json.dumps(whole, indent=indent, ensure_ascii=is_ascii).encode()

@@ -84,8 +84,10 @@ def test_what_is_known_outlives_the_process(tmp_path: Path, known: Known) -> Non
 
 @pytest.mark.parametrize(("age_ns", "is_kept"), [(0, False), (TICK_NS, False), (TICK_NS + 1, True), (-(10**12), True)])
 def test_what_may_still_change_unseen_is_not_kept(tmp_path: Path, age_ns: int, is_kept: bool) -> None:
-    known = Known(tmp_path / "known.db", clock=lambda: OLD_NS + age_ns)
+    times = iter([OLD_NS + age_ns])  # when it was looked at, however long the reading took
+    known = Known(tmp_path / "known.db", clock=lambda: next(times, 2 * OLD_NS))
     known.begin("d")
+    assert known.get("f", (OLD_NS, 1)) is None
     known.put("f", (OLD_NS, 1), b"said")
     assert known.get("f", (OLD_NS, 1)) == (b"said" if is_kept else None)
     known.close()
@@ -106,6 +108,7 @@ def test_files_that_are_gone_are_forgotten(tmp_path: Path, known: Known) -> None
     folder = tmp_path / "d"
     folder.mkdir()
     known.begin("d")
+    assert known.get("1", (OLD_NS, 1)) is None
     for number in range(5000):
         known.put(str(number), (OLD_NS, 1), b"")
     known.begin("d")
@@ -116,6 +119,7 @@ def test_files_that_are_gone_are_forgotten(tmp_path: Path, known: Known) -> None
 def test_other_datasets_are_forgotten(known: Known) -> None:
     for dataset in ("a", "b"):
         known.begin(dataset)
+        assert known.get("f", (OLD_NS, 1)) is None
         known.put("f", (OLD_NS, 1), dataset.encode())
     known.keep({"b"})
     found = []
@@ -146,6 +150,14 @@ def test_a_changed_annotation_changes_the_digest(tmp_path: Path) -> None:
     before = read(Dataset(str(folder), "yolo")).statistics.digest
     swap(folder / "labels" / "val" / "a.txt", b"1 0.5 0.5 0.5 0.5\n")
     assert read(Dataset(str(folder), "yolo")).statistics.digest != before
+
+
+def test_only_folders_of_the_dataset_are_to_be_watched(tmp_path: Path) -> None:
+    (tmp_path / "d" / "images").mkdir(parents=True)
+    (tmp_path / "d" / "i.csv").write_text("path\nimages/a.png\n/etc/a.png\n../a.png\n")
+    found = read(Dataset(str(tmp_path / "d" / "i.csv"), "csv"))
+    assert found.folders == {str(tmp_path / "d"), str(tmp_path / "d" / "images")}
+    assert found.statistics.missing == 3
 
 
 def test_no_more_pictures_are_looked_at_than_asked_for(tmp_path: Path) -> None:
