@@ -26,7 +26,9 @@ from tests.worker.serving.served import (
 
 from nereid_shared.errors import RequestRefused
 from nereid_shared.messages import ServedVersion, ServingTask
+from nereid_worker.serving.metrics import Metrics
 from nereid_worker.serving.process import ServingProcess
+from nereid_worker.serving.versions import Versions
 
 CLIENTS, SWAPS = 8, 12
 
@@ -231,3 +233,23 @@ async def test_more_requests_than_may_wait_are_refused(tmp_path: Path) -> None:
         assert refused.value.status == 503
         answered = await asyncio.gather(*waiting)
         assert all(len(one) == 1024 for one in answered)
+
+
+async def test_what_nobody_foresaw_in_loading_a_version_stops_no_other(tmp_path: Path) -> None:
+    good, odd = version_of(model_in(tmp_path / "1"), "1"), version_of(tmp_path / "odd", "2")
+
+    def obtain(_task: ServingTask, source: ServedVersion) -> Path:
+        if source == odd:
+            raise ZeroDivisionError("odd")
+        return Path(source.url)
+
+    metrics = Metrics(list, in_flight=int)
+    versions = Versions(obtain=obtain, observer_of=metrics.observer, on_change=lambda: None)
+    keeping = asyncio.create_task(versions.keep())
+    versions.want(task_of(good, odd))
+    async with asyncio.timeout(WAIT_S):
+        await versions.until(lambda: versions.find("1") is not None and versions.problem is not None)
+    assert versions.problem is not None
+    assert (versions.problem.reason, keeping.done()) == ("LoadFailed", False)
+    keeping.cancel()
+    await versions.close()

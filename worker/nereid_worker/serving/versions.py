@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from msgspec.structs import replace
+
 from nereid_shared.backoff import Backoff
 from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
 from nereid_shared.messages import ServedVersion, ServingTask
@@ -158,12 +160,12 @@ class Versions:
         await asyncio.gather(*self._closing)
 
     async def _bring(self, task: ServingTask) -> None:
-        first = self._former if self.default is None else None
-        for source in sorted(task.versions, key=lambda one: (one != first, one.version != task.target)):
+        is_former = self._is_former if self.default is None else lambda _: False
+        for source in sorted(task.versions, key=lambda one: (not is_former(one), one.version != task.target)):
             have = self._loaded.get(source.version)
             if have is None or _made_for(have.task, have.source) != _made_for(task, source):
                 await self._load(task, source)
-            if source.version == task.target or (self.default is None and source == self._former):
+            if source.version == task.target or (self.default is None and self._is_former(source)):
                 self._choose(source)
             if self._wanted.is_set():  # another task came meanwhile
                 return
@@ -172,6 +174,11 @@ class Versions:
             for version in self._loaded.keys() - {source.version for source in task.versions}:
                 self._retire(self._loaded.pop(version))
         self._note()
+
+    def _is_former(self, source: ServedVersion) -> bool:
+        former = self._former
+        # Wherever it lies by now.
+        return former is not None and replace(former, path=source.path) == source
 
     def _choose(self, source: ServedVersion) -> None:
         """Let a version answer by default, if it can."""
@@ -189,12 +196,11 @@ class Versions:
             model = await asyncio.to_thread(self._load_blocking, task, source)
         except (ModelInvalid, TemporaryError, UserError) as error:
             reason = "ModelUnavailable" if isinstance(error, TemporaryError) else error.reason
-            self._problems[source] = (reason or "ExtraMissing", str(error))
-            logger.warning(
-                "a version does not serve",
-                extra={"version": source.version, "reason": self._problems[source][0], "problem": str(error)},
-            )
-            self._note()
+            self._fail(source, reason or "ExtraMissing", str(error))
+            return
+        except Exception as error:  # whatever a file does to a runtime, the versions that serve go on
+            logger.exception("a version cannot be loaded", extra={"version": source.version})
+            self._fail(source, "LoadFailed", f"{type(error).__name__}: {error}")
             return
         self._problems.pop(source, None)
         for warning in model.warnings:
@@ -208,6 +214,16 @@ class Versions:
             if former is self.default:
                 self.default = loaded
             self._retire(former)
+        self._note()
+
+    def _fail(self, source: ServedVersion, reason: str, problem: str) -> None:
+        said = (reason, problem)
+        if self._problems.get(source) != said:  # each try says the same
+            logger.warning(
+                "a version does not serve",
+                extra={"version": source.version, "reason": reason, "problem": problem},
+            )
+        self._problems[source] = said
         self._note()
 
     def _load_blocking(self, task: ServingTask, source: ServedVersion) -> ServedModel:
