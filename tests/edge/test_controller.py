@@ -216,6 +216,9 @@ async def test_a_dataset_is_counted_and_reported(lab: Lab, gm: GmPeer, tmp_path:
     async with lab.controller():
         await gm.desire(desired)
         await gm.until(lambda: gm.status(uid).number_of_samples == 2)
+        said = gm.status(uid).statistics
+        assert said is not None
+        assert (said.classes, said.missing) == ({"1": 1, "2": 1}, 2)
         path.unlink()
         await gm.until(lambda: gm.status(uid).status == "failed")
     status = gm.status(uid)
