@@ -87,6 +87,23 @@ _DEPLOYMENT_SPEC: Final = _open(
     revisionHistoryLimit={"type": "integer", "minimum": 0, "default": 10},
     progressDeadlineSeconds={"type": "integer", "minimum": 0, "default": 600},
 )
+_SERVICE_SPEC: Final = _open(
+    type={
+        "type": "string",
+        "enum": ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
+        "default": "ClusterIP",
+    },
+    selector=_TEXTS,
+    ports={
+        "type": "array",
+        "items": _open(
+            "port",
+            name=_TEXT,
+            protocol={"type": "string", "enum": ["SCTP", "TCP", "UDP"], "default": "TCP"},
+            port={"type": "integer", "minimum": 1, "maximum": 65535},
+        ),
+    },
+)
 _SIX_DIGITS: Final = {
     "type": "string",
     "nullable": True,
@@ -103,6 +120,7 @@ _LEASE_SPEC: Final = _open(
 SCHEMAS: Final[dict[str, dict[str, Any]]] = {
     "Pod": _open("spec", spec=_POD_SPEC),
     "Deployment": _open("spec", spec=_DEPLOYMENT_SPEC),
+    "Service": _open("spec", spec=_SERVICE_SPEC),
     "Lease": _open(spec=_LEASE_SPEC),
     "ConfigMap": _open(data=_TEXTS, binaryData=_TEXTS),
     "Event": _open("involvedObject", involvedObject=_OPEN, reason=_TEXT, message=_TEXT, type=_TEXT),

@@ -20,6 +20,7 @@ from nereid_shared.times import rfc3339
 
 _SUBDOMAIN: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _LABEL: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_DNS_LABEL: Final = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 _LABEL_VALUE: Final = r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?"
 _QUALIFIED: Final = rf"({_SUBDOMAIN}/)?([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _SYSTEM_FIELDS: Final = (
@@ -240,10 +241,24 @@ def _builtin_violations(kind: Kind, obj: Object, old: Object | None) -> Iterator
         yield from _pod_violations(obj, old)
     elif kind == kinds.DEPLOYMENT:
         yield from _deployment_violations(obj, old)
+    elif kind == kinds.SERVICE:
+        yield from _service_violations(obj)
     elif kind == kinds.EVENT:
         involved = obj["involvedObject"].get("namespace") or "default"
         if involved != obj["metadata"]["namespace"]:
             yield schema.invalid_value("involvedObject.namespace", involved, "does not match event.namespace")
+
+
+def _service_violations(obj: Object) -> Iterator[FieldCause]:
+    name, spec = obj["metadata"]["name"], obj["spec"]
+    if len(name) > 63 or not re.fullmatch(_DNS_LABEL, name):
+        message = (
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic "
+            "character, and end with an alphanumeric character"
+        )
+        yield schema.invalid_value("metadata.name", name, message)
+    if not spec.get("ports") and spec["type"] != "ExternalName":
+        yield FieldCause(field="spec.ports", message="Required value")
 
 
 def _pod_violations(obj: Object, old: Object | None) -> Iterator[FieldCause]:
