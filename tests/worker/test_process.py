@@ -172,7 +172,7 @@ def test_sigterm_leaves_time_for_what_is_under_way(tmp_path: Path, broker: Mosqu
     ("changes", "reason_and_words"),
     [
         ({"model": TaskModel(name="m", url="/nowhere/x.tflite")}, ("ModelMissing", "/nowhere/x.tflite")),
-        ({"model": TaskModel(name="m", url="/x.onnx", format="onnx")}, ("ModelUnsupported", "'onnx', and this worker")),
+        ({"model": TaskModel(name="m", url="/x.h5", format="keras")}, ("ModelUnsupported", "'keras', and this worker")),
         ({"dataset": TaskDataset(name="d", url="/x", format="tfrecord")}, ("DatasetFormatUnknown", "'tfrecord'")),
         ({"rule": TaskRule(name="Guess")}, ("TaskInvalid", "there is no rule 'Guess'")),
         ({"rule": TaskRule(name="Margin", parameters={"threshold": "1.5"})}, ("TaskInvalid", "threshold")),
@@ -273,6 +273,26 @@ def test_a_dataset_may_be_a_folder_of_indices(tmp_path: Path, broker: Mosquitto,
         peer.wait(lambda: peer.last.ledger and peer.last.ledger.seen == 5)
         peer.wait_status("completed")
         assert_ledger(peer, seen=5, hard=3)
+
+
+def test_a_dataset_may_be_a_folder_of_pictures(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
+    folder = write_dataset(tmp_path / "data", [EASY, HARD]).parent
+    task = make_task(model, dataset=dataset_of(folder, "folder"))
+    with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")) as worker:
+        peer.wait_status("completed")
+        (folder / "images" / "00001.png").rename(folder / "images" / "0.png")  # read already, under another name
+        peer.wait(lambda: peer.last.ledger and peer.last.ledger.seen == 3)
+        peer.wait_status("completed")
+        assert_ledger(peer, seen=3, hard=2)
+        keys = [line["key"] for line in worker.answers() if line["event"] == "edge"]
+        assert keys == ["images/00000.png", "images/00001.png", "images/0.png"]
+
+
+def test_a_format_that_only_scripts_read_says_so(tmp_path: Path, broker: Mosquitto, model: Path) -> None:
+    task = make_task(model, dataset=dataset_of(tmp_path / "d.parquet", "parquet"))
+    with LcPeer(broker.url, task=task) as peer, running(Worker(broker.url, tmp_path / "state")):
+        info = peer.wait_status("failed")
+        assert (info.reason, "let a script open" in info.message) == ("DatasetFormatUnknown", True)
 
 
 def test_a_second_process_of_the_same_name_waits_in_silence(tmp_path: Path, broker: Mosquitto, model: Path) -> None:

@@ -15,8 +15,8 @@ from nereid_worker.scratch import Scratch
 if TYPE_CHECKING:  # it needs numpy, which an edge process may have to say is missing
     from nereid_worker.classifier import Classifier
 
-FORMATS: Final = ("", "tflite", "litert")
-"""What `Model.spec.format` may say of a file that LiteRT is to run."""
+FORMATS: Final = ("", "tflite", "litert", "onnx")
+"""What `Model.spec.format` may say of a file that `nereid_worker.runtimes` is to run."""
 
 MAX_MODEL_BYTES: Final = 2 * 1024**3
 
@@ -43,11 +43,11 @@ def on_this_node(model: TaskModel, *, into: Scratch | None) -> Path:
 
     Raises:
         ModelInvalid, UserError, TemporaryError: see `nereid_shared.storage.Cache.obtain`; ``ModelUnsupported`` where
-            the format is none that LiteRT runs.
+            the format is none that is run here.
     """
     if model.format.lower() not in FORMATS:
         raise ModelInvalid(
-            f"Model {model.name}: spec.format is {model.format!r}, and this worker runs tflite. Convert the file, or "
+            f"Model {model.name}: spec.format is {model.format!r}, and this worker runs tflite and onnx. Convert the file, or "
             "let a script of the cloud worker load it by itself",
             reason="ModelUnsupported",
         )
