@@ -124,6 +124,7 @@ class _Coco:
             self._annotations.append({
                 "id": len(self._annotations) + 1, "image_id": self._number, "iscrowd": 0, "bbox": _place(box),
                 "category_id": self._classes.number(box.label), "area": round(box.width * box.height, 4),
+                "segmentation": [],
             })  # fmt: skip
 
     def close(self) -> None:
