@@ -10,7 +10,7 @@ mkdir -p dist/wheels
 rm -f dist/wheels/.gitignore
 locked=$(mktemp)
 trap 'rm -f "$locked"' EXIT
-.venv/bin/uv export --quiet --frozen --no-dev --no-emit-project --no-hashes --extra cloud --extra edge --extra worker --extra vision --extra serving \
+.venv/bin/uv export --quiet --frozen --no-dev --no-emit-project --no-hashes --extra cloud --extra edge --extra worker --extra vision --extra serving --extra onnx \
     >"$locked"
 for arch in "$@"; do
     case $arch in
