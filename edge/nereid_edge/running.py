@@ -52,6 +52,11 @@ class Running:
         """Whether its worker is told nothing only because what it needs is not here yet."""
         return (self.plan or self.versions) is not None and self.task is None
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the worker is told of the service as it is, though perhaps not of its Model as that is."""
+        return self.plan is None or (self.task is not None and self.task.generation == self.plan.generation)
+
     def settle(self, here: Here, *, former: Task | None) -> str | None:
         """Decide what the worker is told: what it was told last, until all that its task needs is here.
 
@@ -76,7 +81,8 @@ class Running:
 
     def _tell(self, task: Task | None) -> None:
         if isinstance(self.task, Task) and task is not None and self.task.hash != task.hash:
-            self.swapped_from = self.task.hash if is_swap(self.task, task) else ""
+            is_same = self.task.generation == task.generation and is_swap(self.task, task)
+            self.swapped_from = self.task.hash if is_same else ""
         self.task = task
 
     def missing(self, here: Here) -> Preparation | None:

@@ -244,8 +244,11 @@ class Tasks:
         if view is None or view.info is None:
             return "starting", "WorkerNotSeen", f"worker {one.worker} has not been heard of"
         status, reason, message = self._worker_condition(one, view, view.info)
-        if lacks is not None and status in ("running", "completed") and not reason:
-            reason, message = lacks
+        if found is not None and lacks is not None and status in ("running", "completed"):
+            if not one.is_current:
+                status, reason, message = "failed" if found.status == "failed" else "starting", *lacks
+            elif not reason:
+                reason, message = lacks
         return status, reason, message
 
     def _worker_condition(self, one: Running, view: WorkerView, info: WorkerInfo) -> tuple[str, str, str]:

@@ -30,11 +30,12 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def with_model(url: str, *, digest: str = "", generation: int = 1, **edge: Any) -> TaskRow:
+def with_model(url: str, *, digest: str = "", generation: int = 1, of_service: int = 1, **edge: Any) -> TaskRow:
     made = service_row(**edge)
     spec = {"modelUrl": url, "format": "tflite", **({"sha256": digest} if digest else {})}
     little = {"uid": "m", "generation": generation, "spec": spec}
-    return row(kind=made.kind, spec=made.spec, refs={**made.refs, "models": {"little": little}})
+    refs = {**made.refs, "models": {"little": little}}
+    return row(kind=made.kind, generation=of_service, spec=made.spec, refs=refs)
 
 
 def told(worker: EdgePeer) -> Task:
@@ -77,10 +78,16 @@ async def test_the_former_model_goes_on_while_another_one_comes(
         await worker.say("running", task_hash=old.hash)
         await gm.until(lambda: gm.status(SERVICE_UID).status == "running")
         server.stalls, server.cut_after = 1, 100_000
-        changed = with_model(server.url_of("/new/m.tflite"), digest=sha256(NEW), generation=2, deadline="2s")
+        changed = with_model(server.url_of("/new/m.tflite"), digest=sha256(NEW), generation=2)
         await gm.desire(document({SERVICE_UID: changed}, rev=2))
         await gm.until(lambda: gm.status(SERVICE_UID).reason == "ModelFetching")
         assert gm.status(SERVICE_UID).status == "running"
+        assert worker.tasks == [old]
+        url = server.url_of("/new/m.tflite")
+        both = with_model(url, digest=sha256(NEW), generation=2, of_service=2, deadline="2s")
+        await gm.desire(document({SERVICE_UID: both}, rev=3))
+        await gm.until(lambda: gm.status(SERVICE_UID).generation == 2)
+        assert (gm.status(SERVICE_UID).status, gm.status(SERVICE_UID).reason) == ("starting", "ModelFetching")
         assert worker.tasks == [old]
         server.go_on.set()
         await worker.until(lambda: told(worker) != old)
