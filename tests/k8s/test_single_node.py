@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import yaml
 from tests.cluster.fixtures import IMAGES, RealCluster, go_without
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.node import Node
 from tests.flow.patience import until
-from tests.k8s.containers import Containers, put_up, take_down
+from tests.k8s.conftest import K8S
+from tests.k8s.containers import TEST_FILES, Containers, put_up, take_down
 from tests.k8s.errands import ROOT
 
 from nereid_shared.topics import service_id
@@ -31,6 +33,10 @@ edge = [line["key"] for line in lines if line["event"] == "edge"]
 cloud = [line["key"] for line in lines if line["event"] != "edge" and line["tier"] == "cloud"]
 hard = {{line["key"] for line in lines if line["event"] == "edge" and line["is_hard"]}}
 say(json.dumps([len(edge), len(set(edge)), len(cloud), len(set(cloud)), len(set(cloud) - hard)]))
+"""
+_ASK: Final = """
+import os, urllib.request
+say(urllib.request.urlopen(os.environ["URL"], timeout=10).read().decode())
 """
 _GIVEN_UP: Final = f"""
 import json, pathlib, time
@@ -81,6 +87,32 @@ def test_a_worker_without_its_model_has_started_and_is_not_ready(system: Contain
     until(lambda: is_probed(system, "cloud", ready=False), "the kubelet to find it started")
     system.kubectl("delete", "-f", "-", "--timeout=60s", stdin=manifest, timeout_s=70)
     until(lambda: not left_in_cluster(system.kubectl), "the Pods to be gone", within_s=60.0)
+
+
+def test_a_model_is_served_at_the_edge_and_in_the_cloud(system: Containers) -> None:
+    text = (K8S / "samples" / "inferencemodels.yaml").read_text().replace(f"{ROOT}/examples", TEST_FILES)
+    models = list(yaml.safe_load_all(text))
+    for model, node, port in zip(models, (system.cluster.edge, system.cloud), (18501, 18502), strict=True):
+        model["spec"] |= {"nodeName": node, "servingPort": port}
+    manifest = yaml.safe_dump_all(models)
+    system.kubectl("apply", "-f", "-", stdin=manifest)
+    for name, version in (("digits-edge", "1"), ("digits-cloud", "2")):
+        until(partial(serves, system, name, version), f"{name} to serve {version}", within_s=120.0)
+    said = json.loads(system.on_edge(_ASK, URL="http://127.0.0.1:18501/v2/models/digits"))
+    assert said["name"] == "digits"
+    for name, version in (("digits-edge", "2"), ("digits-cloud", "1")):
+        target = json.dumps({"spec": {"targetVersion": version}})
+        system.kubectl("patch", f"infm/{name}", "--type=merge", f"--patch={target}")
+        until(partial(serves, system, name, version), f"{name} to serve {version}", within_s=120.0)
+    system.kubectl("delete", "-f", "-", "--timeout=60s", stdin=manifest, timeout_s=70)
+    until(lambda: not left_in_cluster(system.kubectl), "the Pods to be gone", within_s=90.0)
+    until(lambda: not system.topics(), "the topics to be cleared", within_s=30.0)
+
+
+def serves(system: Containers, name: str, version: str) -> bool:
+    status = system.kubectl.json("infm", name).get("status") or {}
+    ready: dict[str, str] = next(iter(status.get("conditions") or ()), {})
+    return (status.get("servingVersion"), ready.get("status"), ready.get("reason")) == (version, "True", "Serving")
 
 
 def restart_kubelet(system: Containers, node: Node) -> None:
