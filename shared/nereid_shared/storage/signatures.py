@@ -29,9 +29,8 @@ class _Signed(Struct):
     sig: str
 
 
-class _Envelope(Struct, rename="camel"):
+class _Envelope(Struct):
     payload: str
-    payload_type: str
     signatures: list[_Signed]
 
 
@@ -77,7 +76,7 @@ def verify(bundle: bytes, *, public_key: str, artefact: str, files: Mapping[str,
         signatures = [base64.b64decode(one.sig, validate=True) for one in envelope.signatures]
     except (msgspec.DecodeError, binascii.Error, ValueError) as error:
         raise _invalid(where, f"its {FILE_NAME} is none: {error}") from error
-    if envelope.payload_type != _PAYLOAD_TYPE or len(signatures) != 1:
+    if len(signatures) != 1:
         raise _invalid(where, f"its {FILE_NAME} is none of OpenSSF Model Signing")
     _require_signed(payload, signatures[0], public_key, where)
     listed = _listed(payload, where)
@@ -114,7 +113,7 @@ def _require_signed(payload: bytes, signature: bytes, public_key: str, where: st
 
 
 def _authenticated(payload: bytes) -> bytes:
-    """Return what is signed: DSSE's pre-authentication encoding."""
+    """Return what is signed: DSSE's pre-authentication encoding, which holds the payload's only type that counts."""
     kind = _PAYLOAD_TYPE.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 

@@ -22,7 +22,7 @@ class Server(http.server.ThreadingHTTPServer):
         files: contents by path; each has its digest as ETag.
         cuts: how many answers still end after `cut_after` bytes, each.
         stalls: how many answers still stop sending after `cut_after` bytes, set `stalled`, and wait for `go_on`.
-        statuses: what the next answers are instead.
+        statuses: what the next answers are instead; region: that of the bucket, in them.
         ignores_if_range: sends the rest of whatever there is now.
         shift: how many bytes too late the rest of a file begins.
         requests: the Range, If-Range and If-None-Match headers of each request; paths: what each was for.
@@ -42,6 +42,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.cut_after = 300_000
         self.stalls = 0
         self.statuses: list[int] = []
+        self.region = ""
         self.lengths = True
         self.claimed_bytes: int | None = None
         self.ignores_if_range = False
@@ -67,7 +68,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.requests.append(asked)
         server.paths.append(path)
         if server.statuses:
-            self.send_error(server.statuses.pop(0))
+            self.send_response(server.statuses.pop(0))
+            if server.region:
+                self.send_header("x-amz-bucket-region", server.region)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         if server.files and path not in server.files:
             self.send_error(404)

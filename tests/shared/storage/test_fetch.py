@@ -3,6 +3,7 @@
 
 import hashlib
 import http.server
+import shutil
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.shared.storage.file_server import CONTENT, MAX_BYTES, SHA256, Server
 
 from nereid_shared.errors import ModelInvalid, Stopped, TemporaryError, Unavailable, UserError
 from nereid_shared.storage import fetch
+from nereid_shared.storage.checks import require_room
 
 
 def get(server: Server, into: Path, *, sha256: str | None = SHA256, max_bytes: int = MAX_BYTES) -> Path:
@@ -200,6 +202,25 @@ def test_what_the_server_does_not_give_is_said_at_once(
         get(server, tmp_path)
     assert refused.value.reason == reason
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 400])
+def test_a_bucket_of_another_region_is_said(server: Server, tmp_path: Path, status: int) -> None:
+    server.statuses, server.region = [status], "eu-west-1"
+    with pytest.raises(ModelInvalid, match="eu-west-1; set AWS_REGION"):
+        get(server, tmp_path)
+
+
+def test_another_url_of_the_same_name_is_not_the_earlier_copy(server: Server, tmp_path: Path) -> None:
+    get(server, tmp_path, sha256=None)
+    fetch(server.url_of("/elsewhere/little.tflite"), into=tmp_path, sha256=None, max_bytes=MAX_BYTES)
+    assert server.requests == [{}, {}]
+
+
+def test_a_disk_is_never_filled_to_its_last_byte(tmp_path: Path) -> None:
+    with pytest.raises(TemporaryError):
+        require_room(shutil.disk_usage(tmp_path).free - 1, tmp_path, "model")
+    require_room(0, tmp_path, "model")
 
 
 @pytest.mark.parametrize("lengths", [True, False])

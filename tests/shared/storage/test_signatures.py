@@ -26,6 +26,7 @@ MODEL = (SIGNED / "little.tflite").read_bytes()
 DIGEST = hashlib.sha256(MODEL).hexdigest()
 FILES = {"little.tflite": DIGEST}
 RESOURCE = {"name": "little.tflite", "algorithm": "sha256", "digest": DIGEST}
+MINE = ec.generate_private_key(ec.SECP256R1())
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
@@ -115,15 +116,34 @@ def test_a_signed_model_is_used_in_place_only_as_it_was_signed(tmp_path: Path) -
         cache.obtain(wanted)
 
 
+def test_a_folder_in_which_no_model_is_found_is_not_taken_for_signed(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(ModelInvalid):
+        Cache(tmp_path / "cache", max_bytes=10**6).obtain(Wanted(url=str(tmp_path), max_bytes=99, public_key=KEY))
+
+
+def test_an_archive_is_unpacked_only_as_it_was_signed(server: Server, tmp_path: Path) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "m"), "gztar", SIGNED)).read_bytes()
+    signed = statement(
+        predicate={"resources": [{**RESOURCE, "name": ".", "digest": hashlib.sha256(archive).hexdigest()}]}
+    )
+    wanted = Wanted(url=server.url_of("/m/m.tar.gz"), max_bytes=10**6, public_key=pem(MINE))
+    for other in (statement(), signed):
+        server.files = {"/m/m.tar.gz": archive, "/m/model.sig": bundle(MINE, other)}
+        cache = Cache(tmp_path / "cache", max_bytes=10**6)
+        if other is not signed:
+            with pytest.raises(ModelInvalid, match="not what was signed"):
+                cache.obtain(wanted)
+            assert cache.known(wanted) is None
+    assert (cache.obtain(wanted).path / "little.tflite").read_bytes() == MODEL
+
+
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()])
 def test_keys_of_three_curves_sign(curve: ec.EllipticCurve) -> None:
     key = ec.generate_private_key(curve)
     check(bundle(key, statement()), key=pem(key))
     with pytest.raises(ModelInvalid, match="another key"):
         check(bundle(key, statement()), key=pem(ec.generate_private_key(curve)))
-
-
-MINE = ec.generate_private_key(ec.SECP256R1())
 
 
 def damaged() -> bytes:
