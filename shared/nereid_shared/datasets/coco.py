@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from nereid_shared.datasets.json_arrays import elements
-from nereid_shared.datasets.sample import Box, Sample
+from nereid_shared.datasets.sample import Box, Sample, box
 from nereid_shared.datasets.source import Source
 from nereid_shared.datasets.tally import Part
 from nereid_shared.errors import UserError
@@ -129,19 +129,22 @@ def _boxes(source: Source) -> dict[int | str, list[Box]]:
             if isinstance(row, _Category):
                 names[row.id] = row.name
             elif isinstance(row, _Annotation) and row.bbox is not None:
-                if len(row.bbox) != 4:
-                    raise UserError(
-                        f"bbox {row.bbox} of image {row.image_id} is not [x, y, width, height]", where=source.where,
-                        reason="DatasetInvalid", mend="Mend the annotation.",
-                    )  # fmt: skip
                 found.setdefault(row.image_id, []).append((row.category_id, row.bbox))
     return {
-        image: [
-            Box(label=names.get(number) or str(number), left=place[0], top=place[1], width=place[2], height=place[3])
-            for number, place in boxes
-        ]
+        image: [_box(image, place, names.get(number) or number, source.where) for number, place in boxes]
         for image, boxes in found.items()
     }
+
+
+def _box(image: int | str, place: list[float], label: object, where: str) -> Box:
+    try:
+        left, top, width, height = place
+        return box(label, left, top, width, height)
+    except ValueError as error:
+        raise UserError(
+            f"bbox {place} of image {image}: {error}", where=where, mend="Mend the annotation.",
+            reason="DatasetInvalid",
+        ) from error  # fmt: skip
 
 
 def _folder(root: Path, file: Path, name: str) -> str:

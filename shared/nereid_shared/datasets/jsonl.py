@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from nereid_shared.datasets.sample import Box, Sample
+from nereid_shared.datasets.sample import Box, Sample, box
 from nereid_shared.datasets.source import MAX_LINE, Source
 from nereid_shared.datasets.tally import Part, part_of
 
@@ -58,7 +58,7 @@ def _sample(line: bytes, number: int) -> Sample:
     label = next((row[key] for key in LABELS if isinstance(row.get(key), str | int)), "")
     try:
         boxes = _boxes(row.get("objects"))
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         return Sample(name=name, label=str(label), line=number, problem=f"objects: {error}")
     return Sample(name=name, label=str(label), boxes=boxes, line=number)
 
@@ -76,7 +76,5 @@ def _boxes(objects: Any) -> tuple[Box, ...]:
 
 
 def _box(place: Any, label: Any) -> Box:
-    left, top, width, height = (float(value) for value in place)
-    if width < 0 or height < 0:
-        raise ValueError(f"bbox {place}: width and height cannot be negative")
-    return Box(label=str(label), left=left, top=top, width=width, height=height)
+    left, top, width, height = place
+    return box(label, left, top, width, height)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a dataset is made of, whatever its format."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,22 @@ class Box(Struct, frozen=True, kw_only=True, gc=False):
     top: float
     width: float
     height: float
+
+
+def box(label: object, left: float, top: float, width: float, height: float) -> Box:
+    """Return a box.
+
+    Raises:
+        ValueError: a side is no number, or is negative; there is no class.
+    """
+    if not all(map(math.isfinite, (left, top, width, height))):
+        raise ValueError("the sides of a box are numbers")
+    if width < 0 or height < 0:
+        raise ValueError("a box ends before it begins")
+    name = str(label)
+    if not name:
+        raise ValueError("a box without a class")
+    return Box(label=name, left=left, top=top, width=width, height=height)
 
 
 class Sample(Struct, frozen=True, kw_only=True):
@@ -87,6 +104,10 @@ class Found(Protocol):
 
     def annotation(self, root: Path, name: str) -> str:
         """Return the file that `sample` reads, relative to the dataset's folder; "" for none."""
+        ...
+
+    def shared(self, root: Path) -> str:
+        """Return the file that all samples need, such as the classes' names, relative to the folder; "" for none."""
         ...
 
     def sample(self, root: Path, name: str, *, whole: bool = False) -> Sample:

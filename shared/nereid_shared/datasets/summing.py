@@ -102,31 +102,45 @@ class _Sums:
                 self._looker.look(name)
 
     def add_found(self, found: Found, most: int | None) -> None:
+        shared = self._add_shared(found.shared(self._root))
         for name, stat in self._dataset.entries(on_folder=self._folders.add):
-            part = self._found_part(found, name, stamp_of(stat))
+            try:
+                picture = self._add_sample(found, name, stamp_of(stat), shared)
+                if picture and (most is None or self._looker.looks.looked < most):
+                    # Where it was not before, it may be elsewhere now.
+                    self._looker.look(picture if (self._root / picture).exists() else found.picture(self._root, name))
+            except FileNotFoundError:  # it has vanished since it was found
+                continue
             if self._progress is not None:
                 self._progress(stat.st_size)
-            if part.picture and (most is None or self._looker.looks.looked < most):
-                self._looker.look(os.fsdecode(part.picture))
 
-    def _found_part(self, found: Found, name: str, own: Stamp) -> Part:
-        """Add a sample that is a file, and the annotation beside it, if it has one."""
+    def _add_shared(self, file: str) -> str:
+        """Add the file that all samples need; return what tells its state."""
+        stamp = _stamp(self._root / file) if file else None
+        if stamp is None:
+            return ""
+        digest = hashlib.sha256((self._root / file).read_bytes()).hexdigest()
+        self._tally.add_file(file, stamp, content=digest)
+        return digest
+
+    def _add_sample(self, found: Found, name: str, own: Stamp, shared: str) -> str:
+        """Add a sample that is a file, and the annotation beside it, if it has one; return its picture."""
         file = found.annotation(self._root, name)
-        if file != name:
-            self._tally.add_file(name, own)
         stamp = own if file == name else _stamp(self._root / file) if file else None
         part = None if stamp is None else self._recalled(name, stamp)
-        if part is None:
+        if part is None or part.shared != shared:
             sample = found.sample(self._root, name)
             part = part_of([sample], where=file or name)
-            part.picture = os.fsencode(sample.name)
+            part.picture, part.shared = os.fsencode(sample.name), shared
             if stamp is not None:
                 part.digest = hashlib.sha256((self._root / file).read_bytes()).hexdigest()
                 self._keep(name, stamp, part)
         self._tally.add(part)
+        if file != name:
+            self._tally.add_file(name, own)
         if stamp is not None:
             self._tally.add_file(file, stamp, content=part.digest)
-        return part
+        return os.fsdecode(part.picture)
 
     def _recalled(self, name: str, stamp: Stamp) -> Part | None:
         said = None if self._known is None else self._known.get(name, stamp)

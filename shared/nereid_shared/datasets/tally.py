@@ -26,6 +26,7 @@ class Part(Struct, kw_only=True, omit_defaults=True):
 
     Attributes:
         digest: sha256 of its content, in hex.
+        shared: the state of the file that all samples need, when this one was read.
         picture: the picture's path, where the file is one sample; as the disk has it, which may be no text.
     """
 
@@ -36,6 +37,7 @@ class Part(Struct, kw_only=True, omit_defaults=True):
     classes: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     digest: str = ""
+    shared: str = ""
     picture: bytes = b""
 
     def count(self, name: str, times: int = 1) -> None:

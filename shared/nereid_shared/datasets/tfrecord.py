@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from nereid_shared.datasets.example import Feature, features
-from nereid_shared.datasets.sample import Box, Sample
+from nereid_shared.datasets.sample import Box, Sample, box
 from nereid_shared.datasets.source import Source
 from nereid_shared.datasets.tally import Part, part_of
 from nereid_shared.errors import UserError
@@ -112,14 +112,7 @@ def _boxes(said: dict[str, Feature]) -> tuple[Box, ...]:
     boxes = []
     for label, *places in zip(labels, *corners, strict=True):
         left, top, right, bottom = (float(place) for place in places)
-        if right < left or bottom < top:
-            raise ValueError("a box ends before it begins")
-        boxes.append(
-            Box(
-                label=_shown(label), left=left * width, top=top * height, width=(right - left) * width,
-                height=(bottom - top) * height,
-            )
-        )  # fmt: skip
+        boxes.append(box(_shown(label), left * width, top * height, (right - left) * width, (bottom - top) * height))
     return tuple(boxes)
 
 

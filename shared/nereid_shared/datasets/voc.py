@@ -11,7 +11,7 @@ from typing import Final
 from xml.parsers import expat
 
 from nereid_shared.datasets.pictures import SUFFIXES
-from nereid_shared.datasets.sample import Box, Sample
+from nereid_shared.datasets.sample import Box, Sample, box
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _MAX_TEXT: Final = 4096
@@ -29,6 +29,12 @@ def annotation(root: Path, name: str) -> str:
     """Return the sample's own file."""
     del root
     return name
+
+
+def shared(root: Path) -> str:
+    """Each annotation stands for itself."""
+    del root
+    return ""
 
 
 def sample(root: Path, name: str, *, whole: bool = False) -> Sample:
@@ -132,6 +138,7 @@ def _box(said: dict[str, str]) -> Box:
     if not all(corner in said for corner in _CORNERS):
         raise ValueError(f"<object> {label}: <bndbox> needs {', '.join(_CORNERS)}")
     left, top, right, bottom = (float(said[corner]) for corner in _CORNERS)
-    if right < left or bottom < top:
-        raise ValueError(f"<object> {label}: <bndbox> ends before it begins")
-    return Box(label=label, left=left, top=top, width=right - left, height=bottom - top)
+    try:
+        return box(label, left, top, right - left, bottom - top)
+    except ValueError as error:
+        raise ValueError(f"<object> {label}: {error}") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from nereid_shared.datasets.pictures import is_picture, measured
-from nereid_shared.datasets.sample import Box, Sample
+from nereid_shared.datasets.sample import Box, Sample, box
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _IMAGES, _LABELS = "images", "labels"
@@ -81,22 +81,33 @@ def _size(path: Path) -> tuple[int, int]:
         return 1, 1
 
 
+def shared(root: Path) -> str:
+    """Return the file that names the classes."""
+    try:
+        changed_ns = root.stat().st_mtime_ns
+    except OSError:
+        return ""
+    return _named_by(root, changed_ns)
+
+
 def class_names(root: Path) -> dict[int, str]:
     """Return the classes by number; none where no file names them."""
-    for path in _named_by(root):
-        try:
-            stat = path.stat()
-        except OSError:
-            continue
-        return _names(path, stat.st_mtime_ns, stat.st_size)
-    return {}
+    file = shared(root)
+    try:
+        stat = (root / file).stat()
+    except OSError:
+        return {}
+    return _names(root / file, stat.st_mtime_ns, stat.st_size) if file else {}
 
 
-def _named_by(root: Path) -> list[Path]:
-    """Return where names may stand, the best place first."""
+@lru_cache(maxsize=16)
+def _named_by(root: Path, changed_ns: int) -> str:
+    """Return the file in which names stand, looked for once for each state of the folder, in the best place first."""
+    del changed_ns
     first = [root / name for name in ("data.yaml", "data.yml", "dataset.yaml")]
     others = sorted({*root.glob("*.yaml"), *root.glob("*.yml")} - set(first))
-    return [*first, *others, root / "classes.txt", root / "obj.names", root / _LABELS / "classes.txt"]
+    places = (*first, *others, root / "classes.txt", root / "obj.names", root / _LABELS / "classes.txt")
+    return next((path.relative_to(root).as_posix() for path in places if path.is_file()), "")
 
 
 @lru_cache(maxsize=16)
@@ -146,7 +157,7 @@ def _box(line: bytes, names: dict[int, str], size: tuple[int, int]) -> Box:
     number = int(first)
     if number < 0 or (names and number not in names):
         raise ValueError(f"class {number} has no name")
-    if any(not -0.01 <= share <= 1.01 for share in shares[:4]):
+    if any(not -0.01 <= share <= 1.01 for share in shares):
         raise ValueError("x, y, width and height are shares of the picture, from 0 to 1")
     if len(shares) <= 5:  # the fifth is a score
         x, y, width, height = shares[:4]
@@ -154,7 +165,5 @@ def _box(line: bytes, names: dict[int, str], size: tuple[int, int]) -> Box:
     else:
         left, top = min(shares[::2]), min(shares[1::2])
         width, height = max(shares[::2]) - left, max(shares[1::2]) - top
-    return Box(
-        label=names.get(number, str(number)), left=left * size[0], top=top * size[1], width=width * size[0],
-        height=height * size[1],
-    )  # fmt: skip
+    across, down = size
+    return box(names.get(number) or number, left * across, top * down, width * across, height * down)

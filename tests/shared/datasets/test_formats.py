@@ -5,11 +5,14 @@ import json
 import os
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 from crc32c import crc32c
+from hypothesis import given
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from tests.shared.datasets import scenes
 from tests.shared.datasets.scenes import BOXES, PICTURES
@@ -33,6 +36,7 @@ from nereid_shared.datasets import (
     voc,
     yolo,
 )
+from nereid_shared.datasets.example import features
 from nereid_shared.datasets.sample import Found, Listed
 from nereid_shared.errors import UserError
 from nereid_shared.messages import DatasetStatistics
@@ -155,8 +159,11 @@ def test_a_txt_of_texts_has_no_classes(tmp_path: Path) -> None:
         ('{"path": "a.png"', "it is no JSON"),
         ('["a.png"]', "it is no JSON object"),
         ('{"path": "a.png", "objects": {"bbox": [[1, 2, 3]], "categories": ["x"]}}', "objects: "),
-        ('{"path": "a.png", "objects": {"bbox": [[1, 2, 3, -4]], "categories": ["x"]}}', "cannot be negative"),
+        ('{"path": "a.png", "objects": {"bbox": [[1, 2, 3, -4]], "categories": ["x"]}}', "ends before it begins"),
         ('{"path": "a.png", "objects": {"bbox": [[1, 2, 3, 4]], "categories": []}}', "1 of bbox, 0 of categories"),
+        ('{"path": "a.png", "objects": {"bbox": [[1, 2, 3, "4"]], "categories": ["x"]}}', "objects: "),
+        ('{"path": "a.png", "objects": {"bbox": [[1, 2, 3, 1' + "0" * 400 + ']], "categories": ["x"]}}', "objects: "),
+        ('{"path": "a.png", "objects": {"bbox": [[1, 2, 3, 4]], "categories": [""]}}', "a box without a class"),
         ('{"path": "a.png", "objects": 7}', "is wanted"),
     ],
 )
@@ -179,6 +186,11 @@ def test_a_broken_line_of_a_jsonl_is_a_sample_that_fails(tmp_path: Path, line: s
         ("<annotation><object><bndbox/></object></annotation>", "without <name>"),
         ("<annotation><object><name>x</name><bndbox><xmin>1</xmin></bndbox></object></annotation>", "needs xmin"),
         ('<!DOCTYPE a [<!ENTITY b "ha">]><annotation><filename>&b;</filename></annotation>', "declares entities"),
+        (
+            "<annotation><object><name>x</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>nan</xmax><ymax>2</ymax></bndbox>"
+            "</object></annotation>",
+            "<object> x: the sides of a box are numbers",
+        ),
         ("", "no element found"),
     ],
 )
@@ -209,6 +221,7 @@ def test_an_annotation_cannot_name_what_is_outside(tmp_path: Path) -> None:
         ("x 0.5 0.5 0.1 0.1", "invalid literal"),
         ("7 0.5 0.5 0.1 0.1", "class 7 has no name"),
         ("0 40 20 10 10", "shares of the picture"),
+        ("0 0.1 0.1 0.2 0.2 nan 0.3", "shares of the picture"),
     ],
 )
 def test_a_broken_line_of_yolo_is_a_sample_that_fails(tmp_path: Path, line: str, problem: str) -> None:
@@ -273,6 +286,12 @@ def test_a_record_that_fails_its_check_is_a_sample_that_fails(tmp_path: Path) ->
     found = tampered(scenes.tfrecord(tmp_path), 20)
     assert (found.samples, found.statistics.malformed) == (3, 1)
     assert found.statistics.problems[0].endswith("val.tfrecord:1: it fails its check")
+
+
+@given(data=st.binary(max_size=60))
+def test_no_bytes_are_an_example_that_cannot_be_read(data: bytes) -> None:
+    with suppress(ValueError):
+        assert all(isinstance(name, str) for name in features(data))
 
 
 def test_nothing_is_read_behind_a_broken_length(tmp_path: Path) -> None:

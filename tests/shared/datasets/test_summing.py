@@ -71,6 +71,26 @@ def test_a_file_that_changed_is_read_again(
         assert read(dataset, known=known).statistics.classes == {"bat": 1, "cat": 1, "dog": 1}
 
 
+def test_classes_that_get_other_names_are_read_again(tmp_path: Path, known: Known) -> None:
+    dataset = Dataset(str(scenes.yolo(tmp_path / "d")), "yolo")
+    settle(dataset.root)
+    first = read(dataset, known=known).statistics
+    names = dataset.root / "data.yaml"
+    names.write_text(names.read_text().replace("cat", "lion"))
+    again = read(dataset, known=known).statistics
+    assert again.classes == {"lion": 2, "dog": 1}
+    assert again.digest != first.digest
+
+
+def test_a_picture_that_comes_to_another_place_is_found(tmp_path: Path, known: Known) -> None:
+    dataset = Dataset(str(scenes.voc(tmp_path / "d")), "xml")
+    (dataset.root / "JPEGImages").rename(tmp_path / "elsewhere")
+    settle(dataset.root)
+    assert read(dataset, known=known).statistics.missing == 3
+    (tmp_path / "elsewhere").rename(dataset.root / "images")
+    assert read(dataset, known=known).statistics.missing == 0
+
+
 def test_what_is_known_outlives_the_process(tmp_path: Path, known: Known) -> None:
     dataset = Dataset(str(scenes.voc(tmp_path / "d")), "xml")
     settle(dataset.root)
