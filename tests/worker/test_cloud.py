@@ -14,9 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from msgspec import structs
 from tests import tiny_models
 from tests.conftest import MosquittoFactory
 from tests.mosquitto import Mosquitto
+from tests.shared.storage.file_server import serving
 
 from nereid_shared import topics
 from nereid_shared.errors import BadSample, SubscribeRefused, UserError
@@ -287,6 +289,34 @@ async def test_a_stopped_worker_answers_what_it_has_and_says_goodbye(broker: Mos
             gate.open.set()
         await edge.until(lambda: edge.infos[-1].status == "offline")
     assert {result.seq for _, result in edge.results} >= {1, 2, 3, 4, 5}
+
+
+async def test_a_worker_that_is_stopped_while_its_model_comes_ends_the_download(
+    broker: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving() as server:
+        server.stalls, server.cut_after = 1, 10
+        coming = structs.replace(task_for(tmp_path), model=TaskModel(name="big", url=server.url, format="tflite"))
+        async with edge_at(broker) as edge:
+            async with worker_of(coming, broker) as cloud:
+                assert await asyncio.to_thread(server.stalled.wait, WAIT_S)
+                cloud.stop()
+            await edge.until(lambda: edge.infos[-1].status == "offline")
+        assert not server.go_on.is_set()
+    assert "samples left unanswered" not in caplog.text
+
+
+async def test_a_worker_tells_of_its_model(broker: Mosquitto, tmp_path: Path) -> None:
+    file = tmp_path / "m" / "big.tflite"
+    async with edge_at(broker) as edge, worker_of(task_for(file), broker):
+        await edge.until(lambda: any(info.status == "failed" for info in edge.infos))
+        (failed,) = edge.infos[-1].models
+        assert (failed.name, failed.url, failed.status, failed.reason) == ("big", str(file), "failed", "ModelMissing")
+        model_in(tmp_path / "m")
+        await edge.until_running()
+        (ready,) = edge.infos[-1].models
+    assert (ready.status, ready.reason, ready.bytes) == ("ready", "NoGoldenSamples", file.stat().st_size)
+    assert ready.digest == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 async def test_a_predict_that_raises_costs_only_the_sample_that_it_cannot_take(

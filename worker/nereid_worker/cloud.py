@@ -30,6 +30,7 @@ from nereid_shared.errors import (
     MessageTooLarge,
     ModelInvalid,
     NereidError,
+    Stopped,
     SubscribeRefused,
     TemporaryError,
     UserError,
@@ -130,7 +131,7 @@ class CloudWorker:
             ModelInvalid, TemporaryError, UserError: it cannot be loaded.
         """
         if self._classifier is None:
-            path = on_this_node(self.task.model, into=self._scratch)
+            path = on_this_node(self.task.model, into=self._scratch, stop=self._stopping.is_set)
             self._classifier = Classifier.load(path, sha256=self.task.model.sha256)
             for warning in self._classifier.warnings:
                 logger.warning("model", extra={"warning": warning})
@@ -236,6 +237,8 @@ class CloudWorker:
         while not self._stopping.is_set():
             try:
                 self.serve(predict)
+            except Stopped:
+                return
             except (ModelInvalid, TemporaryError) as error:
                 # A model that is not there yet, or not whole yet: said in the info, and tried again.
                 reason = error.reason if isinstance(error, ModelInvalid) else "ModelUnavailable"

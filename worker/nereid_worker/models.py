@@ -2,6 +2,7 @@
 """A task's model as a file on this node, with its card and golden inputs beside it."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
@@ -34,12 +35,13 @@ def name_of(model: TaskModel) -> str:
     return model.sha256 or model.name
 
 
-def on_this_node(model: TaskModel, *, into: Scratch | None) -> Path:
+def on_this_node(model: TaskModel, *, into: Scratch | None, stop: Callable[[], bool] | None = None) -> Path:
     """Return the path of the model: where it stands on this node, or where it was downloaded to.
 
     Args:
         model: the task's.
         into: folder for downloads; None at the edge, where the LocalController has fetched what is elsewhere.
+        stop: ends a download where it returns True.
 
     Raises:
         ModelInvalid, UserError, TemporaryError: see `nereid_shared.storage.Cache.obtain`; ``ModelUnsupported`` where
@@ -69,7 +71,7 @@ def on_this_node(model: TaskModel, *, into: Scratch | None) -> Path:
 
     wanted = Wanted(url=model.url, sha256=model.sha256, max_bytes=MAX_MODEL_BYTES, companions=True)
     # Below the scratch folder, not in it: that is locked as long as this process lives.
-    return Cache(into.path / "cache", max_bytes=MAX_MODEL_BYTES).obtain(wanted).path
+    return Cache(into.path / "cache", max_bytes=MAX_MODEL_BYTES).obtain(wanted, stop=stop).path
 
 
 def output_of(model: TaskModel, classifier: "Classifier | None") -> ModelOutput:
