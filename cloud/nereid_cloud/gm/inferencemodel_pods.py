@@ -54,7 +54,7 @@ FILES_COMMAND: Final = ("python", "-m", "nereid_worker.model_folder")
 
 # A server that drains goes on answering for some seconds, then ends what is under way.
 GRACE_S: Final = 30
-_PROBE: Final[Mapping[str, Any]] = {"periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 2}
+_PROBE: Final[Mapping[str, Any]] = {"periodSeconds": 1, "timeoutSeconds": 2, "failureThreshold": 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

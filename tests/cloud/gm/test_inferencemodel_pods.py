@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Pods, the Deployment and the Service of an InferenceModel."""
 
+from pathlib import Path
 from typing import Any
 
-from tests.cloud.gm.inference_models import FILES, UID, cloud_model, inference_model, parts_of
+import pytest
+import yaml
+from tests.cloud.gm.inference_models import FILES, OURS, POLICY, TENSORFLOW, UID, cloud_model, inference_model, parts_of
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.inferencemodel_pods import cloud_deployment, cloud_service, edge_pod
+from nereid_cloud.gm.policy import Policy, read_runtimes
+from nereid_shared.errors import UserError
 from nereid_shared.messages import ServingTask
 
 
@@ -120,3 +125,26 @@ def test_all_is_owned_by_the_model() -> None:
         (owner,) = made["metadata"]["ownerReferences"]
         assert (owner["kind"], owner["uid"]) == ("InferenceModel", UID)
         assert made["metadata"]["labels"]["nereid.io/service-uid"] == UID
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"command": ["serve"]}, "a command needs models"),
+        ({"command": ["serve"], "models": "models/4"}, "a command needs models"),
+        ({"models": "/models"}, "for a server with a command of its own"),
+        ({"port": 70000}, "port"),
+    ],
+)
+def test_a_runtime_that_makes_no_sense_is_refused(entry: dict[str, Any], says: str, tmp_path: Path) -> None:
+    table = tmp_path / "runtimes.yaml"
+    table.write_text(yaml.safe_dump({"tensorflow": {"image": "i", **entry}}))
+    with pytest.raises(UserError, match=says):
+        read_runtimes(table)
+
+
+def test_a_server_of_others_runs_no_workers() -> None:
+    assert POLICY.runtime("tensorflow", "2") is None
+    assert POLICY.server("tensorflow") is TENSORFLOW
+    either = Policy(runtimes={"*": OURS, "tensorflow": TENSORFLOW})
+    assert (either.runtime("tensorflow", "2"), either.server("onnx"), either.workers) == (OURS, OURS, OURS)
