@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from nereid_cloud.cluster import kinds, kubernetes_watch, local_logs
+from nereid_cloud.cluster import kinds, kubernetes_watch
 from nereid_cloud.cluster.kinds import kind_of, ref_of
 from nereid_cloud.cluster.kubernetes_http import APPLY_PATCH, MERGE_PATCH, Api, path_of, path_of_ref
 from nereid_cloud.cluster.port import Kind, Object, ObjectList, Ref, WatchEvent
-from nereid_shared.errors import NotFound
 
 # The server begins to answer a watch at once, sends a bookmark each minute, and ends it at its time-out; where it does
 # neither, it is gone.
@@ -144,25 +143,7 @@ class KubernetesCluster:
     def logs(
         self, ref: Ref, *, container: str = "", follow: bool = False, tail: int | None = None, previous: bool = False
     ) -> Iterator[str]:
-        """Yield the lines that a Pod's container wrote.
-
-        A Pod that a PodRunner on this machine runs has its log in a file: there is no kubelet that could be asked.
-        """
-        pod = self.get(ref)
-        folder = (pod["metadata"].get("annotations") or {}).get(local_logs.LOG_FOLDER)
-        if folder and Path(folder).is_dir():
-            file = local_logs.container_log(pod, container, previous=previous)
-            return local_logs.lines(file, tail=tail, follow=follow and not previous, ended=lambda: self._ended(ref))
-        return self._remote_logs(ref, container=container, follow=follow, tail=tail, previous=previous)
-
-    def close(self) -> None:
-        """Close idle connections, and end the watches."""
-        self._closed.set()
-        self._api.close()
-
-    def _remote_logs(
-        self, ref: Ref, *, container: str, follow: bool, tail: int | None, previous: bool
-    ) -> Iterator[str]:
+        """Yield the lines that a Pod's container wrote."""
         query = {
             "container": container,
             "follow": "true" if follow else "",
@@ -173,12 +154,10 @@ class KubernetesCluster:
         response = self._api.open("GET", path, query=query, read_s=None if follow else _LOG_READ_S)
         return kubernetes_watch.text_lines(response)
 
-    def _ended(self, ref: Ref) -> bool:
-        try:
-            pod = self.get(ref)
-        except NotFound:
-            return True
-        return (pod.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
+    def close(self) -> None:
+        """Close idle connections, and end the watches."""
+        self._closed.set()
+        self._api.close()
 
 
 def _dry(dry_run: bool) -> dict[str, str]:
