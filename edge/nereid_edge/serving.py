@@ -51,14 +51,14 @@ def outputs(
     plan: ServingTask, artefacts: Mapping[str, Artefact], here: Here, said: Sequence[ModelOutput]
 ) -> list[ModelOutput]:
     """Return what is told of the versions: the worker's word, and how far those are that it was not told of."""
-    told = {one.url for one in said}
+    told = {(one.version, one.url) for one in said}
     lacking = [
         ModelOutput(
             name=plan.model_name, version=one.version, format=plan.framework, url=one.url, status=found.status,
             reason=found.reason, message=found.message,
         )
         for one in plan.versions
-        if one.url not in told and one.version in artefacts
+        if (one.version, one.url) not in told and one.version in artefacts
         for found in (here(artefacts[one.version]),)
         if found.status != "ready"
     ]  # fmt: skip

@@ -107,3 +107,11 @@ def test_what_is_not_here_is_told_beside_what_the_worker_says() -> None:
     assert [(one.version, one.status, one.reason) for one in told] == [
         ("4", "ready", ""), ("3", "failed", "DigestMismatch"),
     ]  # fmt: skip
+
+
+def test_a_version_of_another_digest_at_the_same_url_is_not_told_for() -> None:
+    plan = task()
+    url = next(one.url for one in plan.versions if one.version == "3")
+    said = [ModelOutput(name="digits", version="9", url=url, status="ready")]
+    told = outputs(plan, artefacts_of(plan), here({"3": FAILED, "5": READY}), said)
+    assert ("3", "DigestMismatch") in [(one.version, one.reason) for one in told]
