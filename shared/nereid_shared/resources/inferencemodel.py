@@ -106,6 +106,17 @@ class InferenceModelSpec(Part):
             "each version in manifest must be there only once",
             lambda value, _: len({one["version"] for one in value}) == len(value),
         ),
+        Rule(
+            "manifest",
+            "self.all(p, !p.downloadURL.startsWith('file:') || p.downloadURL.startsWith('file:///') || "
+            "p.downloadURL.startsWith('file://localhost/'))",
+            "a file:// URL in manifest names a path on the node, as file:///path; it cannot name another host",
+            lambda value, _: all(
+                not one["downloadURL"].startswith("file:")
+                or one["downloadURL"].startswith(("file:///", "file://localhost/"))
+                for one in value
+            ),
+        ),
     )
 
 

@@ -84,12 +84,16 @@ def duration_between(field: str, low: str, high: str) -> Rule:
 
 
 def path_or_url(field: str) -> Rule:
-    """Make the rule of a place: an absolute path on the node, or a URL."""
+    """Make the rule of a place: an absolute path on the node, or a URL; a ``file://`` names no other host."""
     return Rule(
         field,
-        "self.startsWith('/') || self.contains('://')",
-        f"{field} must be an absolute path on the node, or a URL such as https://host/file",
-        lambda value, _: value.startswith("/") or "://" in value,
+        "self.startsWith('/') || self.startsWith('file:///') || self.startsWith('file://localhost/') || "
+        "(self.contains('://') && !self.startsWith('file:'))",
+        f"{field} must be an absolute path on the node, or a URL such as https://host/file or file:///path",
+        lambda value, _: (
+            value.startswith(("/", "file:///", "file://localhost/"))
+            or ("://" in value and not value.startswith("file:"))
+        ),
     )
 
 

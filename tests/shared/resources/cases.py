@@ -183,6 +183,13 @@ CASES: tuple[Case, ...] = (
         by_schema=True,
     ),
     Case(name="no modelUrl", kind="Model", values={"spec.modelUrl": None}, refused="spec.modelUrl", by_schema=True),
+    Case(
+        name="another host's file",
+        kind="Model",
+        values={"spec.modelUrl": "file://edge-1/m.tflite"},
+        refused="spec.modelUrl",
+    ),
+    Case(name="a file of this host", kind="Model", values={"spec.modelUrl": "file://localhost/m.tflite"}),
     Case(name="relative dataUrl", kind="Dataset", values={"spec.dataUrl": "index.csv"}, refused="spec.dataUrl"),
     Case(name="empty format", kind="Dataset", values={"spec.format": ""}, refused="spec.format", by_schema=True),
     Case(
@@ -329,6 +336,8 @@ CASES: tuple[Case, ...] = (
     _infm("the usual port", {"servingPort": 0}),
     _infm("no port given", {"servingPort": None}),
     _infm("no digest", {"manifest": _file(sha256sum="")}),
+    _infm("a file's URL", {"manifest": _file(downloadURL="file:///models/digits.tflite")}),
+    _infm("another host's file", {"manifest": _file(downloadURL="file://edge-1/a.tflite")}, "manifest"),
     _infm("no replicas", {"replicas": 0}),
     *(
         _infm(name, {path: value}, refused or path, by_schema=True)
