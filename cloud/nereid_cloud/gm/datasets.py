@@ -29,7 +29,11 @@ _ROUTINE: Final = frozenset({"NotAcknowledged", "NotCounted", "Counting"})
 
 
 class DatasetController:
-    """Reconciles one Dataset from cached state."""
+    """Reconciles one Dataset from cached state.
+
+    Args:
+        interval_s: seconds between two writes of counts, at least.
+    """
 
     def __init__(
         self,
@@ -42,11 +46,12 @@ class DatasetController:
         observed: Observed,
         recorder: Recorder,
         settle_s: float,
+        interval_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster, self._datasets, self._nodes, self._holding = cluster, datasets, nodes, holding
         self._downstream, self._observed, self._recorder = downstream, observed, recorder
-        self._clock = clock
+        self._interval_s, self._clock = interval_s, clock
         self._uids: dict[Key, str] = {}
         self._written_at: dict[str, float] = {}
         self._settling = Settling(clock, settle_s=settle_s)
@@ -114,16 +119,24 @@ class DatasetController:
             if counted.statistics is not None:
                 wanted["statistics"] = statistics_of(counted.statistics)
         changed = {key: value for key, value in wanted.items() if status.get(key) != value}
-        beats = self._clock() - self._written_at.get(metadata["uid"], float("-inf")) > HEARTBEAT_S
-        if changed or not is_same(former, conditions) or beats:
-            changed = {**changed, "conditions": conditions}
-            patch = {"metadata": {"resourceVersion": metadata["resourceVersion"]}, "status": changed}
-            result = await asyncio.to_thread(self._cluster.patch, ref_of(obj), patch, subresource="status")
-            self._datasets.written(obj, result)
-            self._written_at[metadata["uid"]] = self._clock()
-            if (before.get("status"), before.get("reason")) != said[:2]:
-                is_routine = said[0] == "True" or said[1] in _ROUTINE
-                await self._recorder.record(obj, "Normal" if is_routine else "Warning", said[1], said[2])
+        has_turned = (before.get("status"), before.get("reason")) != said[:2]
+        # Counts alone can wait: a folder that fills changes them all the time.
+        is_urgent = has_turned or not changed.keys().isdisjoint({"observedGeneration", "heldBy"})
+        is_other = bool(changed) or not is_same(former, conditions)
+        due_s = 0.0 if is_urgent else self._interval_s if is_other else HEARTBEAT_S
+        wait_s = due_s - (self._clock() - self._written_at.get(metadata["uid"], float("-inf")))
+        if wait_s > 0:
+            return wait_s
+        patch = {
+            "metadata": {"resourceVersion": metadata["resourceVersion"]},
+            "status": {**changed, "conditions": conditions},
+        }
+        result = await asyncio.to_thread(self._cluster.patch, ref_of(obj), patch, subresource="status")
+        self._datasets.written(obj, result)
+        self._written_at[metadata["uid"]] = self._clock()
+        if has_turned:
+            is_routine = said[0] == "True" or said[1] in _ROUTINE
+            await self._recorder.record(obj, "Normal" if is_routine else "Warning", said[1], said[2])
         return HEARTBEAT_S
 
     def _judge(self, uid: str, node: str, generation: int) -> Said:

@@ -199,6 +199,7 @@ class Leadership:
             observed=self.observed,
             recorder=self._recorder,
             settle_s=settings.settle_s,
+            interval_s=settings.metrics_interval_s,
         )
 
         self._model_controller = ModelController(

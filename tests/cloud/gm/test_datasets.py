@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
 from tests.cloud.gm.peers import add_node, dataset
 from tests.cloud.gm.test_downstream import downstream
 
@@ -11,39 +14,57 @@ from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.holding import Holding
 from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
+from nereid_shared.messages import TaskStatus
 
 SOON_AFTER_BOOT_S = 5.0
 REF = Ref(kind=DATASET, name="d", namespace="default")
+KEY = Key("default", "d")
 
 
-async def look(cluster: LocalCluster) -> Object:
-    """One look of a GlobalManager that has just started; returns the condition that it leaves."""
+@asynccontextmanager
+async def controlled(
+    cluster: LocalCluster, *, clock: Callable[[], float], interval_s: float = 1.0
+) -> AsyncIterator[tuple[DatasetController, Observed]]:
+    """The controller of a GlobalManager that has just started."""
     recorder, down = Recorder(cluster), downstream()
-    observed = Observed(timeout_s=90, clock=lambda: SOON_AFTER_BOOT_S)
+    observed = Observed(timeout_s=90, clock=clock)
     async with Informer(cluster, DATASET) as datasets, Informer(cluster, NODE) as nodes, down:
         for informer in (datasets, nodes):
             await informer.wait_synced()
-        controller = DatasetController(
-            cluster,
-            datasets=datasets,
-            nodes=nodes,
-            holding=Holding(
-                cluster,
-                objects=datasets,
-                nodes=nodes,
-                observed=observed,
-                downstream=down,
-                recorder=recorder,
-                timeout_s=1,
-            ),
-            downstream=down,
-            observed=observed,
-            recorder=recorder,
-            settle_s=0,
-            clock=lambda: SOON_AFTER_BOOT_S,
+        holding = Holding(
+            cluster, objects=datasets, nodes=nodes, observed=observed, downstream=down, recorder=recorder, timeout_s=1
         )
-        await controller.reconcile(Key("default", "d"))
+        controller = DatasetController(
+            cluster, datasets=datasets, nodes=nodes, holding=holding, downstream=down, observed=observed,
+            recorder=recorder, settle_s=0, interval_s=interval_s, clock=clock,
+        )  # fmt: skip
+        yield controller, observed
+
+
+async def look(cluster: LocalCluster) -> Object:
+    """One look; returns the condition that it leaves."""
+    async with controlled(cluster, clock=lambda: SOON_AFTER_BOOT_S) as (controller, _):
+        await controller.reconcile(KEY)
         return condition_of(cluster.get(REF), "Ready")
+
+
+async def test_counts_alone_are_written_at_most_once_an_interval(cluster: LocalCluster) -> None:
+    add_node(cluster, "edge-0")
+    uid = cluster.create(dataset("d", "edge-0"))["metadata"]["uid"]
+    now = [SOON_AFTER_BOOT_S]
+    async with controlled(cluster, clock=lambda: now[0], interval_s=10.0) as (controller, observed):
+        written = []
+        for count in range(30):
+            said = TaskStatus(phase="dataset", status="running", boot="b", number=count, number_of_samples=count)
+            observed.speaker("edge-0").on_status(uid, said, now=now[0])
+            wait_s = await controller.reconcile(KEY)
+            assert wait_s is not None
+            if cluster.get(REF)["status"].get("numberOfSamples") == count:
+                written.append(now[0] - SOON_AFTER_BOOT_S)
+            else:
+                assert 0 < wait_s <= 10.0, "it is looked at again when the interval is over"
+            now[0] += 1.0
+        assert written == [0.0, 10.0, 20.0]
 
 
 async def test_the_first_look_after_a_start_is_written_however_short_the_machine_is_up(cluster: LocalCluster) -> None:
