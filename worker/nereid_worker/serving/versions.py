@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
+CLOSE_S: Final = 5.0
 
 Obtain = Callable[[ServingTask, ServedVersion], Path]
 """Returns the file or folder of a version on this node; runs in a thread. Raises as `ServedModel.load` does, or
@@ -152,12 +153,13 @@ class Versions:
                 await self._bring(self.task)
 
     async def close(self) -> None:
-        """Answer what was submitted, and end all threads."""
+        """Answer what was submitted, and end all threads, but for one whose model hangs."""
         self.default = None
         for one in self._loaded.values():
             self._retire(one)
         self._loaded.clear()
-        await asyncio.gather(*self._closing)
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=CLOSE_S)
 
     async def _bring(self, task: ServingTask) -> None:
         is_former = self._is_former if self.default is None else lambda _: False
