@@ -17,6 +17,7 @@ from nereid_shared.messages import Body, Task
 
 logger = logging.getLogger(__name__)
 
+KEPT: Final = 3
 _MAX_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -25,7 +26,7 @@ class Served(Body, kw_only=True):
 
     Attributes:
         task: what it was told last.
-        keys: the cache's names of the model in `task`, and of the one before it, to which a worker may return.
+        keys: the cache's names of the model in `task`, and of the two before it, to which a worker may return.
     """
 
     task: Task
@@ -65,7 +66,7 @@ class ServedBook:
         if former is not None and former.task == task:
             return False
         keys = [key, *(former.keys if former is not None else ())]
-        self._services[uid] = Served(task=task, keys=[one for one in dict.fromkeys(keys) if one][:2])
+        self._services[uid] = Served(task=task, keys=[one for one in dict.fromkeys(keys) if one][:KEPT])
         return True
 
     def keep(self, uids: Collection[str]) -> None:

@@ -209,11 +209,11 @@ async def test_a_worker_that_tries_its_new_model_is_not_called_starting(
 
 
 @pytest.mark.parametrize("serves", [None, 1])
-async def test_eviction_keeps_what_is_wanted_the_model_before_it_and_what_the_worker_serves(
+async def test_eviction_keeps_what_is_wanted_the_models_before_it_and_what_the_worker_serves(
     lab: Lab, gm: GmPeer, worker: EdgePeer, server: Server, serves: int | None
 ) -> None:
-    left = {3, 4} if serves is None else {3, 4, serves}
-    contents = {number: bytes([number]) * 100_000 for number in range(5)}
+    left = {3, 4, 5} if serves is None else {3, 4, 5, serves}
+    contents = {number: bytes([number]) * 100_000 for number in range(6)}
     server.files |= {f"/{number}/m.tflite": content for number, content in contents.items()}
     seen: list[str] = []
     async with lab.controller(cache_max_bytes=1):

@@ -74,6 +74,21 @@ def test_another_model_after_a_roll_back_clears_it(tmp_path: Path) -> None:
     assert slots(tmp_path).present == A, "from C, which was on probation, back to A"
 
 
+def test_two_models_in_a_row_go_back_to_the_last_that_passed(tmp_path: Path) -> None:
+    life = slots(tmp_path)
+    for model in (A, B, C):
+        life.serve(model)
+    assert slots(tmp_path).present == A
+
+
+def test_going_back_by_oneself_is_no_trial(tmp_path: Path) -> None:
+    life = slots(tmp_path)
+    for model in (A, B, A):
+        life.serve(model)
+    assert not life.is_on_probation
+    assert (slots(tmp_path).present, slots(tmp_path).rolled_back) == (A, None)
+
+
 def test_a_damaged_file_begins_anew(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("{")
     assert slots(tmp_path).present is None

@@ -25,7 +25,7 @@ class _Record(Body, kw_only=True):
     """What is on disk.
 
     Attributes:
-        present, former: the model that serves, and the one that did before; None before the first.
+        present, former: the model that serves, and the last one before it that passed; None where there is none.
         is_on_probation: `present` has not served for long enough.
         running: id of the machine's boot under which a process serves; "" where it has ended in order.
         refused: the model that ended with its process.
@@ -74,9 +74,11 @@ class Slots:
         """Take down that a model serves from now on; before it does, since it may be the end of the process."""
         record = self._record
         if record.present is None or not same_file(record.present, model):
-            former = record.present
+            # A model that is on probation itself is none to go back to.
+            former = record.former if record.is_on_probation else record.present
+            is_new = former is not None and not same_file(former, model)
             self._record = _Record(
-                present=model, former=former, is_on_probation=former is not None, running=self._machine
+                present=model, former=former if is_new else None, is_on_probation=is_new, running=self._machine
             )
         else:
             self._record = _Record(
