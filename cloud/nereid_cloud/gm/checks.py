@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stands in the way of a resource's workers, of whatever kind: its spec, namespace, paths and nodes; no I/O."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final, TypeVar
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.conditions import Problem
+from nereid_cloud.gm.downstream import TASK_UNRESOLVED
 from nereid_cloud.gm.names import EDGE_BROKER_ANNOTATION, HOSTNAME_LABEL
 from nereid_cloud.gm.policy import Policy
 from nereid_shared import topics
@@ -41,6 +42,14 @@ def forbidden_path(field: str, path: PurePosixPath | None, policy: Policy) -> It
         roots = " or ".join(map(str, policy.host_roots))
         message = f"{field}: workers may not read {path}, only folders of users below {roots}"
         yield Problem(reason="PathNotAllowed", message=message)
+
+
+def unresolved(nodes: Collection[str]) -> Iterable[Problem]:
+    """Yield a problem where nodes hold a task of which nobody knows the row."""
+    if nodes:
+        more = f" (and {len(nodes) - 1} more)" if len(nodes) > 1 else ""
+        message = f"node {min(nodes)}{more} keeps the task as it has it and is told nothing: it cannot be resolved"
+        yield Problem(reason=TASK_UNRESOLVED, message=message)
 
 
 def named_nodes(

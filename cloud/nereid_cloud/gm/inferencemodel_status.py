@@ -77,9 +77,9 @@ def on_node(seen: WorkerObservation, status: TaskStatus | None, *, target: str) 
     version = status.serving_version if status is not None and seen.state != "offline" else ""
     reason = IMAGE_PULL_FAILED if seen.reason in _IMAGE_REASONS else _said(seen.reason)
     replica = Replica(place=seen.place, state=seen.state, version=version, reason=reason, message=seen.message)
-    if seen.state == "pending" and version:
+    if version and seen.state in ("pending", "failed"):
         # It goes on with the task that it had.
-        return replace(replica, state="running", reason=UPDATING)
+        return replace(replica, state="running", reason=reason if seen.state == "failed" else UPDATING)
     if seen.state != "running" or status is None:
         return replica
     is_wanted = version == target and not status.reason

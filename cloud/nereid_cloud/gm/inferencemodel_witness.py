@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.cluster.readiness import is_ready
 from nereid_cloud.gm import inferencemodel_pods as pods
+from nereid_cloud.gm.checks import unresolved
 from nereid_cloud.gm.conditions import Problem
 from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.inferencemodel_plan import ModelPlan
@@ -84,7 +85,7 @@ class ModelWitness:
             replicas=tuple(replicas),
             desired=len(planned.nodes) if planned.is_edge else model.spec.replicas,
             is_whole=is_whole,
-            problems=(*planned.problems, *refused),
+            problems=(*planned.problems, *refused, *unresolved(self._downstream.unresolved(uid))),
             held=held,
             is_edge=planned.is_edge,
             target=_target(planned),

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.cluster.readiness import is_ready
+from nereid_cloud.gm.checks import unresolved
 from nereid_cloud.gm.conditions import Problem, WorkerObservation
-from nereid_cloud.gm.downstream import TASK_UNRESOLVED, Downstream
+from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.holding import Holding, held_by
 from nereid_cloud.gm.informer import Informer, Key, key_of
 from nereid_cloud.gm.observed import Observed
@@ -248,11 +249,7 @@ class ServiceController:
                     yield Problem(reason=status.reason or "DatasetUnreadable", message=message)
 
     def _unresolved(self, uid: str) -> Iterable[Problem]:
-        nodes = sorted(self._downstream.unresolved(uid))
-        if nodes:
-            more = f" (and {len(nodes) - 1} more)" if len(nodes) > 1 else ""
-            message = f"node {nodes[0]}{more} keeps the task as it has it and is told nothing: it cannot be resolved"
-            yield Problem(reason=TASK_UNRESOLVED, message=message)
+        return unresolved(self._downstream.unresolved(uid))
 
     def _edge_worker(self, uid: str, node: str, wanted: Wanted, pods: Mapping[str, Object]) -> WorkerObservation:
         row = wanted.rows.get(node)

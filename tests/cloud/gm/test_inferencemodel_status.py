@@ -132,6 +132,12 @@ def test_a_worker_that_changes_its_task_goes_on_serving() -> None:
     assert (found.state, found.version, found.reason) == ("running", "3", "Updating")
 
 
+def test_a_worker_whose_next_version_cannot_be_had_goes_on_serving() -> None:
+    away = status("3", "ModelUnavailable", "version 4 cannot be had", word="failed")
+    found = on_node(worker("failed", "ModelUnavailable", "version 4 cannot be had"), away, target="4")
+    assert (found.state, found.version, found.reason, found.is_trouble) == ("running", "3", "FetchFailed", True)
+
+
 def test_nothing_is_known_of_a_version_on_a_node_that_cannot_be_seen() -> None:
     assert on_node(worker("offline", "NodeOffline"), status(), target="4").version == ""
 
