@@ -116,8 +116,8 @@ class Tasks:
         wanted = [artefact for one in self._tasks.values() for artefact in one.wanted]
         infos = [view.info for view in self._workers.values() if view.info is not None]
         # A worker that could not take several models in turn goes on with one that is in no task any more.
-        serving = {model.digest for info in infos for model in info.models if model.digest}
-        self._preparing.want(wanted, keep=self._served.keys() | serving)
+        in_use = {model.digest for info in infos for model in info.models if model.digest}
+        self._preparing.want(wanted, keep=self._served.keys() | in_use)
 
     def _settle(self, uid: str, one: Running) -> None:
         key = one.settle(self._preparing.of, former=self._served.task(uid))

@@ -74,7 +74,7 @@ class Swapper:
         retry_s: tuple[float, float] = (RETRY_S, RETRY_MAX_S),
     ) -> None:
         self._slots, self._load, self._swap, self._on_settled = slots, load, swap, on_settled
-        self._probation_s, self._retry_s = probation_s, retry_s
+        self._probation_s = probation_s
         self._probation_ends: float | None = None
         self.serving: Serving | None = None
         self.lack: Lack | None = None
@@ -94,8 +94,8 @@ class Swapper:
         model, present = task.model, self._slots.present
         other = present if present is not None and not same_file(present, model) else None
         if other is not None and self._slots.refuses(model):
-            classifier = self._load(other)
             self.lack = _rolled_back(model)
+            classifier = self._load(other)
         else:
             try:
                 classifier = self._load(model)
