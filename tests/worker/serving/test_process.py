@@ -4,6 +4,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -124,6 +125,8 @@ async def test_in_the_cloud_the_task_is_in_the_environment_and_a_broker_is_no_ne
         )  # fmt: skip
         said, _ = await curl.communicate()
         assert json.loads(said)["model_version"] == "4"
+        soft, hard = resource.prlimit(worker.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard or soft >= 65_536  # a connection each
         assert (await get(f"http://127.0.0.1:{port}/v2/health/ready"))[0] == 200
         worker.send_signal(signal.SIGTERM)
         assert await worker.wait() == 0

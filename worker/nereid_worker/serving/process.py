@@ -10,6 +10,7 @@ import contextlib
 import errno
 import gc
 import logging
+import resource
 import signal
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 CACHE_BYTES: Final = 2 * 1024**3
 """What former versions may keep on disk, so that going back to one needs no network."""
 GOODBYE_S: Final = 2.0
+FILES: Final = 65_536
 LISTEN_RETRY_S: Final = 1.0
 LISTEN_RETRY_MAX_S: Final = 10.0
 _MESSAGE_CHARACTERS: Final = 500
@@ -275,12 +277,21 @@ async def run_serving(settings: Settings) -> None:
     Raises:
         UserError, MessageInvalid: what the environment says is wrong.
     """
+    _raise_file_limit()
     process = ServingProcess(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, process.stop)
     async with answering(settings.health, lambda: process.problem):
         await process.run()
+
+
+def _raise_file_limit() -> None:
+    """Take as many open files as the process may have: each connection is one, and 1,024 is a usual first limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _read_served(file: Path | None) -> ServedVersion | None:
