@@ -16,7 +16,7 @@ for arch in "$@"; do
     case $arch in
     amd64) machine=x86_64 ;;
     arm64) machine=aarch64 ;;
-    arm) sh images/armv7.sh && continue ;; # paho-mqtt's, the other that a LocalController needs, is for all machines
+    arm) sh images/armv7.sh && continue ;; # paho-mqtt's and inotify-simple's, the others that a LocalController needs, are for all machines
     *) echo "no wheels for $arch; there are amd64, arm64 and, for the LocalController, arm" >&2 && exit 2 ;;
     esac
     # The lock is for every Python and machine; this is the part for the images'.

@@ -69,15 +69,16 @@ class Dataset:
             mend="`nereid new` writes one for a folder of pictures; without any, write format: folder.",
         )  # fmt: skip
 
-    def open(self, index: Path, *, progress: Callable[[int], None] | None = None) -> Source:
+    def open(self, index: Path, *, is_hashed: bool = False, progress: Callable[[int], None] | None = None) -> Source:
         """Open an index file for one reading.
 
         Args:
             index: one of `indices`.
+            is_hashed: whether its digest will be asked for.
             progress: called with the bytes of each read; what it raises ends the reading.
         """
         limit = None if self.listed is None else self.listed.max_line
-        return Source(index, where=str(index), max_line=limit, progress=progress)
+        return Source(index, where=str(index), max_line=limit, is_hashed=is_hashed, progress=progress)
 
     def entries(self, *, on_folder: Callable[[str], None] | None = None) -> Iterator[tuple[str, os.stat_result]]:
         """Yield the files that are samples, by name relative to `root`, in no order: no list of them is held.

@@ -28,6 +28,7 @@ class Source:
         path: the file.
         where: its name in messages.
         max_line: the longest line that is read; None where lines mean nothing.
+        is_hashed: whether `digest` will be asked for.
         progress: called with the bytes of each read; what it raises ends the reading.
 
     Raises:
@@ -35,10 +36,12 @@ class Source:
     """
 
     def __init__(
-        self, path: Path, *, where: str, max_line: int | None = MAX_LINE, progress: Callable[[int], None] | None = None
-    ) -> None:
+        self, path: Path, *, where: str, max_line: int | None = MAX_LINE, is_hashed: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:  # fmt: skip
         self.path, self.where = path, where
-        self._raw = _Passing(path, where=where, max_line=max_line, progress=progress)
+        self._sha256 = hashlib.sha256() if is_hashed else None
+        self._raw = _Passing(path, where=where, max_line=max_line, sha256=self._sha256, progress=progress)
         self.stream: Final = io.BufferedReader(self._raw, CHUNK)
 
     def __enter__(self) -> Self:
@@ -48,11 +51,17 @@ class Source:
         self.stream.close()
 
     def digest(self) -> str:
-        """Return the sha256 of the whole file, in hex; what nobody has read so far is read now."""
+        """Return the sha256 of the whole file, in hex; what nobody has read so far is read now.
+
+        Raises:
+            ValueError: it was not opened for that.
+        """
+        if self._sha256 is None:
+            raise ValueError("not hashed")
         self._raw.max_line = None
         while self.stream.read(CHUNK):
             pass
-        return self._raw.sha256.hexdigest()
+        return self._sha256.hexdigest()
 
     @property
     def is_ascii(self) -> bool:
@@ -76,10 +85,13 @@ class Source:
 
 
 class _Passing(io.RawIOBase):
-    def __init__(self, path: Path, *, where: str, max_line: int | None, progress: Callable[[int], None] | None) -> None:
+    def __init__(
+        self, path: Path, *, where: str, max_line: int | None, sha256: "hashlib._Hash | None",
+        progress: Callable[[int], None] | None,
+    ) -> None:  # fmt: skip
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._where, self.max_line, self._progress = where, max_line, progress
-        self.sha256 = hashlib.sha256()
+        self._sha256 = sha256
         self._run = 0
         self.is_ascii = True
 
@@ -90,7 +102,8 @@ class _Passing(io.RawIOBase):
         view = memoryview(buffer)
         data = os.read(self._file, len(view))
         view[: len(data)] = data
-        self.sha256.update(data)
+        if self._sha256 is not None:
+            self._sha256.update(data)
         self.is_ascii = self.is_ascii and data.isascii()
         if self._progress is not None:
             self._progress(len(data))

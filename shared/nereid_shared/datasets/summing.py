@@ -87,7 +87,7 @@ class _Sums:
             name, stamp = index.relative_to(self._root).as_posix(), stamp_of(index.stat())
             part = self._recalled(name, stamp)
             if part is None:
-                with self._dataset.open(index, progress=self._progress) as source:
+                with self._dataset.open(index, is_hashed=True, progress=self._progress) as source:
                     part = listed.part(source, self._root)
                     part.digest = source.digest()
                 self._keep(name, stamp, part)
