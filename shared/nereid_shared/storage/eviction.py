@@ -27,7 +27,6 @@ def evict(root: Path, *, max_bytes: int, kept: Callable[[str], bool]) -> int:
         max_bytes: the bound.
         kept: says of a set's key that it must stay.
     """
-    root.mkdir(parents=True, exist_ok=True)
     freed = 0
     with guarded(root, alone=True):
         _remove_left(root)

@@ -45,8 +45,11 @@ def held(folder: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def guarded(folder: Path, *, alone: bool) -> Iterator[None]:
-    """Keep out those who guard the same folder, or only those who do it alone; for moments."""
+def guarded(root: Path, *, alone: bool) -> Iterator[None]:
+    """Keep out those who guard the same cache, or only those who do it alone; for moments."""
+    # Not the root itself: whoever made the cache may have a lock of its own on it.
+    folder = root / "blobs"
+    folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)

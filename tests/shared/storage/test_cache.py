@@ -13,6 +13,8 @@ from tests.shared.storage.file_server import CONTENT, MAX_BYTES, PATH, SHA256, S
 
 from nereid_shared.errors import ModelInvalid, Stopped, TemporaryError, Unavailable, UserError
 from nereid_shared.storage import Cache, Wanted
+from nereid_shared.storage.locks import owned
+from nereid_shared.storage.patience import Patience
 
 CARD = {
     "schema": "nereid.io/model-card/v1", "name": "little", "version": "1", "task": "classification",
@@ -286,6 +288,12 @@ def test_what_is_wrong_with_a_path_is_said(tmp_path: Path, cache: Cache, ask: Wa
 def test_a_folder_of_another_kind_of_model_has_no_digest(tmp_path: Path, cache: Cache) -> None:
     (tmp_path / "saved_model.pb").touch()
     assert cache.obtain(Wanted(url=str(tmp_path), max_bytes=MAX_BYTES)).digest == ""
+
+
+def test_a_root_that_its_maker_has_locked_is_as_good(server: Server, root: Path, cache: Cache) -> None:
+    with owned(root, Patience()):
+        assert cache.obtain(wanted(server)).path.read_bytes() == CONTENT
+        assert cache.collect([]) == 0
 
 
 def test_a_cache_that_cannot_be_written_is_to_be_tried_again(server: Server, tmp_path: Path) -> None:
