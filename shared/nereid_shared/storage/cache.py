@@ -15,11 +15,12 @@ leaves at worst a part, with which the next one goes on.
 
 import contextlib
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import msgspec
@@ -180,7 +181,9 @@ class Cache:
     def _unpacked(self, archive: Path, arrived: Arrived, *, work: Path, wanted: Wanted, patience: Patience) -> Obtained:
         tree = work / TREE / "unpacked"
         files = unpack(archive, into=tree, max_bytes=wanted.max_bytes, patience=patience)
-        return self._settle(tree, "", arrived, files=files, wanted=wanted)
+        # Many pack a folder rather than what is in it.
+        innermost = os.path.commonpath([PurePosixPath(file).parent for file in files])
+        return self._settle(tree, innermost, arrived, files=files, wanted=wanted)
 
     def _settle(self, tree: Path, name: str, arrived: Arrived, *, files: Mapping[str, str], wanted: Wanted) -> Obtained:
         """Make a gathered folder the set of its key, held, and remember it as what was wanted."""

@@ -29,7 +29,8 @@ class Obtained(Struct, frozen=True, kw_only=True):
     """An artefact on this node.
 
     Attributes:
-        path: its file, with its companions beside it; of an archive the folder that it was unpacked to.
+        path: its file, with its companions beside it; of an archive the innermost folder that all
+            its files are in.
         digest: the sha256 of the artefact itself; "" for a folder on this node in which no single model is found.
         bytes: its size.
         key: names it in the cache: the digest, "-" and what tells sets of one digest apart; "" for what is used in

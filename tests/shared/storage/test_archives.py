@@ -330,6 +330,14 @@ def test_the_cache_unpacks_an_archive_once(server: Server, tmp_path: Path) -> No
     assert names(root / "parts") == set()
 
 
+def test_a_packed_folder_is_as_good_as_what_is_in_it(server: Server, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", max_bytes=MAX_BYTES)
+    url = served(server, tmp_path, {f"./export/little/{name}": content for name, content in FILES.items()})
+    one = cache.obtain(Wanted(url=url, max_bytes=MAX_BYTES))
+    assert names(one.path) == set(FILES)
+    assert cache.known(Wanted(url=url, max_bytes=MAX_BYTES)) == one
+
+
 def test_an_archive_that_changed_is_unpacked_beside_the_former(server: Server, tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", max_bytes=MAX_BYTES)
     one = cache.obtain(Wanted(url=served(server, tmp_path, FILES), max_bytes=MAX_BYTES))
