@@ -253,3 +253,12 @@ async def test_what_nobody_foresaw_in_loading_a_version_stops_no_other(tmp_path:
     assert (versions.problem.reason, keeping.done()) == ("LoadFailed", False)
     keeping.cancel()
     await versions.close()
+
+
+async def test_a_target_s_batches_are_ready_before_it_serves(tmp_path: Path) -> None:
+    versions = [version_of(model_in(tmp_path / n), n) for n in ("1", "2")]
+    async with serving(task_of(*versions, max_batch=4)) as process:
+        async with asyncio.timeout(WAIT_S):
+            await process.versions.until(lambda: len(process.versions.loaded) == 2)
+        made = [set(one.model._interpreter._runners) for one in process.versions.loaded]  # type: ignore[attr-defined]
+        assert made == [{1, 4}, {1}]

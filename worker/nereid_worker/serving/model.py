@@ -12,7 +12,7 @@ from nereid_shared.card import card_path, model_path
 from nereid_shared.errors import BadSample, ModelInvalid
 from nereid_worker.classifier import Classifier, Prediction
 from nereid_worker.estimator import FILE_NAME
-from nereid_worker.litert import TensorSpec
+from nereid_worker.litert import BUCKETS, Interpreter, TensorSpec
 from nereid_worker.runtimes import ONNX, Runner, open_model
 
 PYTHON: Final = "python"
@@ -100,6 +100,13 @@ class ServedModel:
     def takes_pictures(self) -> bool:
         """Whether the card says how a picture becomes a row."""
         return self._classifier is not None
+
+    def warm_up(self, max_batch: int) -> None:
+        """Make what batches of each size need, so that no request waits for it."""
+        if isinstance(self._interpreter, Interpreter):
+            for size in BUCKETS:
+                if size <= max_batch:
+                    self._run(np.zeros((size, *self.input.shape[1:]), self.input.dtype))
 
     def answer(self, requests: Sequence[Rows]) -> list[np.ndarray | BadSample]:
         """Return for each request its rows of output (rows, …), or why there are none; none spoils another."""

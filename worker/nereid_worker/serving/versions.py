@@ -231,7 +231,11 @@ class Versions:
     def _load_blocking(self, task: ServingTask, source: ServedVersion) -> ServedModel:
         path = self._obtain(task, source)
         # An archive's digest is not that of the model in it; who unpacked it has checked it.
-        return ServedModel.load(path, framework=task.framework, sha256="" if path.is_dir() else source.sha256)
+        model = ServedModel.load(path, framework=task.framework, sha256="" if path.is_dir() else source.sha256)
+        # Each size of batch has packed weights of its own: the others' are made when they are asked for.
+        if source.version == task.target:
+            model.warm_up(task.max_batch)
+        return model
 
     def _note(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
