@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from nereid_edge.preparing import Artefact, Preparation, is_elsewhere
 from nereid_shared.digests import sealed
-from nereid_shared.messages import MODEL_FETCHING, MODEL_SWAPPING, ModelOutput, Task, TaskModel, TaskRow
+from nereid_shared.messages import MODEL_FETCHING, MODEL_SWAPPING, ROLLED_BACK, ModelOutput, Task, TaskModel, TaskRow
 
 
 def artefact_of(model: TaskModel) -> Artefact | None:
@@ -52,6 +52,11 @@ def outputs(
     if not others:
         return [here]
     return [*others, replace(here, status="fetching", reason=MODEL_SWAPPING, message="it is here; its worker tries it")]
+
+
+def is_found_wrong(model: TaskModel, said: Sequence[ModelOutput]) -> bool:
+    """Whether a worker has tried a model in vain; one that ended with its process is no better for being fetched."""
+    return any(_is_of(one, model) and one.status == "failed" and one.reason != ROLLED_BACK for one in said)
 
 
 def on_its_way(model: TaskModel, found: Preparation) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ AT_ONCE: Final = 3
 # A server that is away is asked often; what it has wrong, or large and wrong, is fetched again and again in vain.
 RETRY_S: Final = (1.0, 60.0)
 RETRY_WRONG_S: Final = (30.0, 3600.0)
+# The card or the golden inputs beside a file with the right digest may be mended without another word.
+RETRY_DOUBTED_S: Final = (5.0, 600.0)
 _COSTLY: Final = frozenset({"DigestMismatch", "ModelTooLarge"})
 _PERCENT: Final = 5
 _STEP_BYTES: Final = 10_000_000
@@ -89,7 +92,7 @@ class Preparing:
     def __init__(self, root: Path, *, max_bytes: int, on_change: Callable[[], None]) -> None:
         self._root, self._max_bytes, self._on_change = root, max_bytes, on_change
         self._found: dict[Artefact, Preparation] = {}
-        self._work: dict[Artefact, tuple[asyncio.Task[None], threading.Event]] = {}
+        self._work: dict[Artefact, _Work] = {}
         self._keep: Collection[str] = ()
         self._cache: Cache | None = None
         self._opening = threading.Lock()
@@ -109,14 +112,18 @@ class Preparing:
         for artefact in artefacts:
             if artefact not in self._work:
                 self._found[artefact] = BEGUN
-                stop = threading.Event()
-                task = asyncio.create_task(self._prepare(artefact, stop), name=f"prepare {artefact.url}")
-                task.add_done_callback(_log_defect)
-                self._work[artefact] = task, stop
+                work = self._work[artefact] = _Work()
+                work.task = asyncio.create_task(self._prepare(artefact, work), name=f"prepare {artefact.url}")
+                work.task.add_done_callback(_log_defect)
 
     def of(self, artefact: Artefact) -> Preparation:
         """Return how far a wanted artefact is."""
         return self._found.get(artefact, BEGUN)
+
+    def doubt(self, artefact: Artefact, *, is_wrong: bool) -> None:
+        """Say whether who uses an artefact has found it wrong: then its server is asked now and then for another."""
+        if (work := self._work.get(artefact)) is not None:
+            (work.doubt.set if is_wrong else work.doubt.clear)()
 
     def close(self) -> None:
         """End all downloads; what came of them is kept."""
@@ -125,22 +132,34 @@ class Preparing:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _end(self, artefact: Artefact) -> None:
-        task, stop = self._work.pop(artefact)
-        stop.set()
-        task.cancel()
+        work = self._work.pop(artefact)
+        work.stop.set()
+        if work.task is not None:
+            work.task.cancel()
 
-    async def _prepare(self, artefact: Artefact, stop: threading.Event) -> None:
-        """Bring an artefact here, however long that takes."""
+    async def _prepare(self, artefact: Artefact, work: "_Work") -> None:
+        """Bring an artefact here, and another one in its place where it was found wrong and its server has one."""
         known = await asyncio.to_thread(self._known, artefact)
         if known is not None:
             self._is(artefact, _ready(known))
-            if artefact.sha256:
-                return
         # Without a digest the server is asked once whether it has another file by now; what is here serves meanwhile.
+        if known is None or not artefact.sha256:
+            await self._fetch(artefact, work.stop, is_here=known is not None)
+        backoff = Backoff(first_s=RETRY_DOUBTED_S[0], longest_s=RETRY_DOUBTED_S[1])
+        while not work.stop.is_set():
+            await work.doubt.wait()
+            await asyncio.sleep(backoff.next_s())
+            former = self.of(artefact)
+            await self._fetch(artefact, work.stop, is_here=True)
+            if self.of(artefact) != former:
+                backoff.reset()
+
+    async def _fetch(self, artefact: Artefact, stop: threading.Event, *, is_here: bool) -> None:
+        """Return when an artefact was fetched, or is not wanted any more; one that is here stays until then."""
         quick, slow = (Backoff(first_s=first, longest_s=longest) for first, longest in (RETRY_S, RETRY_WRONG_S))
         loop = asyncio.get_running_loop()
         while True:
-            progress = _Progress(functools.partial(self._tell, loop, artefact, quiet=known is not None))
+            progress = _Progress(functools.partial(self._tell, loop, artefact, quiet=is_here))
             try:
                 obtain = functools.partial(self._obtain, artefact, progress, stop)
                 obtained = await loop.run_in_executor(self._threads, obtain)
@@ -149,7 +168,7 @@ class Preparing:
             except (NereidError, OSError) as error:
                 failed = _failed(error)
                 logger.warning("not fetched", extra={"problem": failed.message})
-                if known is None:
+                if not is_here:
                     self._is(artefact, failed)
                 await asyncio.sleep(_delay_s(error, slow if failed.reason in _COSTLY else quick))
             else:
@@ -199,6 +218,15 @@ class Preparing:
             if self._cache is None:
                 self._cache = Cache(self._root, max_bytes=self._max_bytes)
             return self._cache
+
+
+@dataclass(slots=True)
+class _Work:
+    """The work on one artefact: `stop` ends its downloads, `doubt` is set while it is found wrong."""
+
+    task: asyncio.Task[None] | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    doubt: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class _Progress:

@@ -185,6 +185,8 @@ class Tasks:
         view = self._workers.setdefault(name, WorkerView())
         if not view.take(info):
             return
+        if owner.plan is not None and owner.artefact is not None:
+            self._preparing.doubt(owner.artefact, is_wrong=models.is_found_wrong(owner.plan.model, info.models))
         counts = info.ledger
         fit = counts is None or info.accepted + sum(counts.dropped.values()) <= counts.hard
         if fit and counts is not None:

@@ -3,6 +3,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,18 @@ def with_model(url: str, *, digest: str = "", generation: int = 1, of_service: i
     little = {"uid": "m", "generation": generation, "spec": spec}
     refs = {**made.refs, "models": {"little": little}}
     return row(kind=made.kind, generation=of_service, spec=made.spec, refs=refs)
+
+
+def card(name: str) -> bytes:
+    body = {
+        "schema": "nereid.io/model-card/v1", "name": name, "version": "1", "task": "classification",
+        "input": {
+            "layout": "NHWC", "colorOrder": "GRAY", "resize": "stretch", "interpolation": "linear",
+            "normalization": {"unit": "unit", "mean": [0], "std": [1]},
+        },
+        "output": {"kind": "logits", "labels": ["dark", "bright"]},
+    }  # fmt: skip
+    return json.dumps(body).encode()
 
 
 def told(worker: EdgePeer) -> Task:
@@ -125,6 +138,24 @@ async def test_a_model_that_nobody_has_fails_the_service_and_heals(
         assert gm.status(SERVICE_UID).status == "failed"
         server.files["/new/m.tflite"] = content
         await worker.until(lambda: worker.tasks)
+
+
+async def test_a_card_that_its_worker_found_wrong_is_fetched_again_until_it_is_mended(
+    lab: Lab, gm: GmPeer, worker: EdgePeer, server: Server
+) -> None:
+    url, beside = server.url_of("/new/m.tflite"), "/new/model.json"
+    server.files[beside] = card("first")
+    async with lab.controller():
+        await gm.desire(document({SERVICE_UID: with_model(url, digest=sha256(NEW))}))
+        await worker.until(lambda: worker.tasks)
+        first = told(worker)
+        assert Path(first.model.path).with_name("model.json").read_bytes() == card("first")
+        server.files[beside] = card("mended")
+        worker.models = [ModelOutput(name="little", url=url, status="failed", reason="CardMismatch")]
+        await worker.say("running", task_hash=first.hash)
+        await worker.until(lambda: told(worker).hash != first.hash)
+        assert Path(told(worker).model.path).with_name("model.json").read_bytes() == card("mended")
+        assert server.paths.count("/new/m.tflite") == 1
 
 
 async def test_a_cut_download_goes_on_after_a_restart_and_the_former_model_meanwhile(
