@@ -15,6 +15,7 @@ leaves at worst a part, with which the next one goes on.
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
+from nereid_shared.errors import ModelInvalid, TemporaryError, Unavailable, UserError
 from nereid_shared.storage.archives import is_archive, unpack
 from nereid_shared.storage.blobs import Blobs
 from nereid_shared.storage.checks import require_size, write_whole
@@ -40,6 +41,8 @@ from nereid_shared.storage.patience import Patience, Stop
 from nereid_shared.storage.places import local_path, remote_name, shown
 from nereid_shared.storage.sets import Sets
 from nereid_shared.storage.wanted import Obtained, Wanted
+
+logger = logging.getLogger(__name__)
 
 _DISK_DELAY_S: Final = 60.0
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -103,6 +106,12 @@ class Cache:
             if here is not None:
                 return self._in_place(here, wanted, sha256, patience)
             return self._obtain(wanted, sha256, patience, progress)
+        except Unavailable as error:
+            earlier = self.known(wanted)
+            if earlier is None:
+                raise
+            logger.warning("server away, using the copy", extra={"url": shown(wanted.url), "problem": str(error)})
+            return earlier
         except OSError as error:
             raise TemporaryError(
                 f"{error.filename or self._root}: {error.strerror or error}", delay_s=_DISK_DELAY_S

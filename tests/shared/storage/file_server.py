@@ -23,6 +23,7 @@ class Server(http.server.ThreadingHTTPServer):
         cuts: how many answers still end after `cut_after` bytes, each.
         stalls: how many answers still stop sending after `cut_after` bytes, set `stalled`, and wait for `go_on`.
         statuses: what the next answers are instead; region: that of the bucket, in them.
+        away: paths that give 503.
         ignores_if_range: sends the rest of whatever there is now.
         shift: how many bytes too late the rest of a file begins.
         requests: the Range, If-Range and If-None-Match headers of each request; paths: what each was for.
@@ -43,6 +44,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.stalls = 0
         self.statuses: list[int] = []
         self.region = ""
+        self.away: set[str] = set()
         self.lengths = True
         self.claimed_bytes: int | None = None
         self.ignores_if_range = False
@@ -67,8 +69,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = {name: self.headers[name] for name in ("Range", "If-Range", "If-None-Match") if self.headers[name]}
         server.requests.append(asked)
         server.paths.append(path)
-        if server.statuses:
-            self.send_response(server.statuses.pop(0))
+        if server.statuses or path in server.away:
+            self.send_response(503 if path in server.away else server.statuses.pop(0))
             if server.region:
                 self.send_header("x-amz-bucket-region", server.region)
             self.send_header("Content-Length", "0")

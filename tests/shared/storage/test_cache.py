@@ -156,6 +156,25 @@ def test_what_is_here_serves_while_the_server_is_away(server: Server, cache: Cac
         cache.obtain(wanted(server, sha256="0" * 64))
 
 
+def test_what_has_no_card_serves_while_the_server_is_away(server: Server, cache: Cache) -> None:
+    server.files = {PATH: CONTENT}
+    one = cache.obtain(wanted(server, companions=True))
+    server.statuses = [503] * 99
+    assert cache.obtain(wanted(server, companions=True)) == one
+
+
+def test_half_of_a_change_is_no_change(server: Server, cache: Cache) -> None:
+    offer(server, goldens={"0.png": b"0"})
+    one = cache.obtain(wanted(server, sha256="", companions=True))
+    offer(server, goldens={"0.png": b"0", "1.png": b"1"}, version="2")
+    server.files[PATH] = b"new"
+    server.away = {f"{FOLDER}/1.png"}
+    assert cache.obtain(wanted(server, sha256="", companions=True)) == one
+    server.away = set()
+    other = cache.obtain(wanted(server, sha256="", companions=True))
+    assert files(other.path.parent) == {"little.tflite", "model.json", "0.png", "1.png"}
+
+
 def test_what_is_here_is_known_without_a_network(server: Server, root: Path, cache: Cache) -> None:
     offer(server, goldens={"0.png": b"0"})
     ask = wanted(server, sha256="", companions=True)
