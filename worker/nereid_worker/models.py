@@ -49,8 +49,8 @@ def on_this_node(model: TaskModel, *, into: Scratch | None, stop: Callable[[], b
     """
     if model.format.lower() not in FORMATS:
         raise ModelInvalid(
-            f"Model {model.name}: spec.format is {model.format!r}, and this worker runs tflite and onnx. Convert the file, or "
-            "let a script of the cloud worker load it by itself",
+            f"Model {model.name}: spec.format is {model.format!r}, and this worker runs tflite and onnx. Convert the "
+            "file, or let a script of the cloud worker load it by itself",
             reason="ModelUnsupported",
         )
     if model.path:
