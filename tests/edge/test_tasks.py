@@ -51,9 +51,10 @@ async def edge(broker: Mosquitto) -> AsyncIterator[EdgeBroker]:
 
 @pytest.fixture
 async def tasks(edge: EdgeBroker, tmp_path: Path) -> AsyncIterator[Tasks]:
-    relay = Relay(node=NODE, store=OutboxStore(tmp_path / "outbox.db"), folders=WorkerFolders(None))
+    folders = WorkerFolders(None)
+    relay = Relay(node=NODE, store=OutboxStore(tmp_path / "outbox.db"), folders=folders)
     cache, served = (tmp_path / "cache", 2**30), ServedBook(tmp_path / "served.json")
-    made = Tasks(relay=relay, cache=cache, served=served, on_change=lambda: None)
+    made = Tasks(relay=relay, folders=folders, cache=cache, served=served, on_change=lambda: None)
     made.attach(edge.link)
     running = asyncio.create_task(made.run())
     yield made
