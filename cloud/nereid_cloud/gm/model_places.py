@@ -15,7 +15,9 @@ NOT_USED: Final = "NotUsed"
 NOT_PLACED: Final = "NotPlaced"
 NOT_REPORTED: Final = "NotReported"
 DIGESTS_DIFFER: Final = "DigestsDiffer"
-ROUTINE: Final = frozenset({NOT_USED, NOT_PLACED, NOT_REPORTED, MODEL_FETCHING})
+PASSING: Final = frozenset({NOT_PLACED, NOT_REPORTED})
+"""Reasons that stand between two others for a moment, and make no Event."""
+ROUTINE: Final = frozenset({NOT_USED, MODEL_FETCHING, *PASSING})
 
 _LACKS: Final = {"ready": 0, "offline": 1, "pending": 2, "failed": 3}
 

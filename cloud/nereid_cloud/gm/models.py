@@ -17,7 +17,17 @@ from nereid_cloud.gm.conditions import HEARTBEAT_S, condition, is_same
 from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.informer import Informer, Key
-from nereid_cloud.gm.model_places import NOT_REPORTED, NOT_USED, ROUTINE, ModelPlace, Said, in_cloud, judge, on_node
+from nereid_cloud.gm.model_places import (
+    NOT_REPORTED,
+    NOT_USED,
+    PASSING,
+    ROUTINE,
+    ModelPlace,
+    Said,
+    in_cloud,
+    judge,
+    on_node,
+)
 from nereid_cloud.gm.observed import Observed
 from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
 from nereid_shared.times import rfc3339
@@ -105,8 +115,8 @@ class ModelController:
         wanted = _wanted(status, places, generation=generation, now=now)
         changed = {key: value for key, value in wanted.items() if status.get(key) != value}
         is_news = (before.get("status"), before.get("reason")) != said[:2] or "observedGeneration" in changed
-        is_other = bool(changed) or not is_same(status.get("conditions") or [], conditions)
-        due_s = 0.0 if is_news else self._interval_s if is_other else HEARTBEAT_S
+        says_more = bool(changed) or not is_same(status.get("conditions") or [], conditions)
+        due_s = 0.0 if is_news else self._interval_s if says_more else HEARTBEAT_S
         wait_s = due_s - (self._clock() - self._written_at.get(uid, float("-inf")))
         if wait_s > 0:
             return wait_s
@@ -117,7 +127,8 @@ class ModelController:
         result = await asyncio.to_thread(self._cluster.patch, ref_of(obj), patch, subresource="status")
         self._models.written(obj, result)
         self._written_at[uid] = self._clock()
-        if (before.get("status"), before.get("reason")) != said[:2] and (before or said[1] != NOT_USED):
+        is_other = (before.get("status"), before.get("reason")) != said[:2]
+        if is_other and said[1] not in PASSING and (before or said[1] != NOT_USED):
             is_routine = said[0] == "True" or said[1] in ROUTINE
             await self._recorder.record(obj, "Normal" if is_routine else "Warning", said[1], said[2])
         return HEARTBEAT_S

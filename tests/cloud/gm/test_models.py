@@ -75,6 +75,7 @@ async def test_what_nodes_have_of_a_model_is_its_status(
         assert (status["digest"], status["size"], status["nodes"]) == ("a" * 64, 1000, {"ready": 1, "total": 1})
         assert status["lastFailure"] == failure
         await eyes.until(lambda: {"ModelFetching", "DigestMismatch", "Ready"} <= eyes.reasons())
+        assert not {"NotReported", "NotPlaced"} & eyes.reasons()
         ready_cluster.delete(SERVICE)
         await eyes.until(lambda: ready(eyes) == ("Unknown", "NotUsed"))
         assert status_of(eyes)["digest"] == "a" * 64
