@@ -83,6 +83,10 @@ def test_the_step_ends_with_its_reason_as_the_last_line(tmp_path: Path) -> None:
     model.write_bytes(b"model")
     done = run(tmp_path, task(str(model)))
     assert (done.returncode, placed(tmp_path / "out")) == (0, {"digits.tflite"})
+    packed = tmp_path / "model_4.tar.gz"
+    packed.write_bytes(archive("model_4/saved_model.pb"))
+    done = run(tmp_path, task(str(packed)))
+    assert (done.returncode, placed(tmp_path / "out")) == (0, {"saved_model.pb"})
     failed = run(tmp_path, task(str(tmp_path / "absent.tflite")))
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith("ModelMissing: ")

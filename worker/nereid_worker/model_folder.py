@@ -74,7 +74,8 @@ def main(env: Mapping[str, str]) -> int:
         task = ServingTask.decode(
             env[environment.TASK].encode(), max_bytes=topics.TASK.max_bytes, topic=environment.TASK
         )
-        place(task, Path(env[environment.MODELS]), scratch=scratch.path)
+        # In a folder of its own: the scratch folder itself is locked, and a cache locks its root.
+        place(task, Path(env[environment.MODELS]), scratch=scratch.path / "cache")
     except NereidError as error:
         sys.stderr.write(f"{getattr(error, 'reason', '') or 'FetchFailed'}: {error}\n")
         return 1
