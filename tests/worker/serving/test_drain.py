@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 
 import aiohttp
@@ -73,6 +74,17 @@ async def test_a_draining_server_is_not_ready_but_answers_until_its_socket_close
             async with session.post(url(process, f"/v2/models/{MODEL}/infer"), data=body()) as answer:
                 assert (answer.status, answer.headers["Connection"]) == (200, "close")
         running_.cancel()
+
+
+async def test_who_has_connected_when_the_socket_closes_is_answered(tmp_path: Path) -> None:
+    """The loop has no turn between the connection and the drain: the system alone knows of it."""
+    async with running(task_of(version_of(model_in(tmp_path), "1"))) as process:
+        await listening(process)
+        with socket.create_connection(("127.0.0.1", process.server.port), timeout=WAIT_S) as link:
+            link.sendall(request_bytes(body=body()))
+            await process.server.drain()
+            said = await asyncio.to_thread(link.recv, 1 << 16)
+        assert said.startswith(b"HTTP/1.1 200")
 
 
 async def test_another_model_s_server_gets_no_part_of_a_port(tmp_path: Path) -> None:

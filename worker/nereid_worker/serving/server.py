@@ -7,6 +7,7 @@ is under way within a bounded time.
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import time
@@ -99,6 +100,7 @@ class Server:
         self._bodies = Bodies()
         self._app = web.Application()
         self._runner: web.AppRunner | None = None
+        self._listener: socket.socket | None = None
 
     @property
     def ready(self) -> bool:
@@ -138,22 +140,36 @@ class Server:
         except BaseException:
             listener.close()
             raise
-        self.port = listener.getsockname()[1]
+        self._listener, self.port = listener, listener.getsockname()[1]
         logger.info("listening", extra={"host": host, "port": self.port})
 
     async def drain(self) -> None:
         """Finish what is under way, and stop; takes at most `lame_duck_s` + `SETTLE_S` + `DRAIN_S`."""
         self.draining = True
-        if self._runner is None:
+        runner, self._runner = self._runner, None
+        if runner is None:
             return
         logger.info("draining", extra={"in_flight": self.in_flight})
         await asyncio.sleep(self._lame_duck_s)
-        # One turn of the loop accepts all that has connected until now.
-        await asyncio.sleep(0)
-        for site in list(self._runner.sites):
-            await site.stop()
+        await self._close_listener(runner)
         await asyncio.sleep(SETTLE_S)
-        await self._runner.cleanup()
+        await runner.cleanup()
+
+    async def _close_listener(self, runner: web.AppRunner) -> None:
+        """Listen no longer, and serve all that have connected until then."""
+        loop, server, listener = asyncio.get_running_loop(), runner.server, self._listener
+        last: list[socket.socket] = []
+        if listener is not None:
+            # Its server drops what it has accepted and not begun with when it is closed: that needs one turn more.
+            loop.remove_reader(listener)
+            await asyncio.sleep(0)
+            # From here to the closing no turn of the loop: what connects meanwhile is reset.
+            last = _accepted(listener)
+        for site in list(runner.sites):
+            await site.stop()
+        if server is not None:
+            for connection in last:
+                await loop.connect_accepted_socket(server, connection)
 
     def _guarded(self, frontend: Frontend, handler: Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
         """Return the handler with all that can go wrong as the protocol says it, counted."""
@@ -197,6 +213,17 @@ class Server:
         if self.draining:
             response.force_close()
         return response
+
+
+def _accepted(listener: socket.socket) -> list[socket.socket]:
+    """Return the connections that wait to be accepted."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            found.append(connection)
+    return found
 
 
 def _refused(error: RequestRefused | BadSample) -> RequestRefused:
