@@ -7,6 +7,7 @@ Fields (``.a.b``, ``['a.b']``, ``.a\.b``), indices (``[0]``, ``[-1]``), ``[*]`` 
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -14,6 +15,9 @@ from typing import Any, Final
 from nereid_shared.errors import UserError
 
 _Step = Callable[[Any], Iterable[Any]]
+
+_PIECE: Final = re.compile(r"""\{((?:[^{}"]|"[^"]*")*)\}|((?:(?!\{(?:[^{}"]|"[^"]*")*\})[\s\S])+)""")
+"""Of a template: what stands in braces, or text up to the next of them."""
 
 _TOKEN: Final = re.compile(
     r"""\.(?P<field>(?:[^.\[\]\\]|\\.)+)
@@ -40,17 +44,39 @@ def find(path: str, obj: Any) -> list[Any]:
 def fill(template: str, obj: Any) -> str:
     """Return a template such as ``{.metadata.name}: {.status.active}`` with what its paths find, joined by spaces.
 
+    What stands between ``{range .items[*]}`` and ``{end}`` comes once for each that the path finds.
+
     Raises:
-        UserError: a path is more than this knows.
+        UserError: a path is more than this knows, or a range has no end.
     """
+    pieces = deque(_PIECE.findall(template))
+    filled = _filled(pieces, obj)
+    if pieces:
+        raise UserError("an {end} without its {range}", where=template, mend="Write {range .items[*]}…{end}")
+    return filled
 
-    def replace(match: re.Match[str]) -> str:
-        inner = match[1].strip()
-        if len(inner) > 1 and inner[0] == inner[-1] == '"':
-            return str(json.loads(inner))
-        return " ".join(shown(value) for value in find(inner.removeprefix("$"), obj))
 
-    return re.sub(r"\{((?:[^{}\"]|\"[^\"]*\")*)\}", replace, template)
+def _filled(pieces: deque[tuple[str, str]], obj: Any) -> str:
+    """Fill up to the end of the range that was begun, which stays, or of the template."""
+    filled = []
+    while pieces and pieces[0][0].strip() != "end":
+        inner, plain = pieces.popleft()
+        inner = inner.strip()
+        if plain:
+            filled.append(plain)
+        elif inner.startswith("range "):
+            each = find(inner.removeprefix("range ").strip().removeprefix("$"), obj)
+            # Once more than there are objects: so its pieces are gone, and checked, where there are none, too.
+            filled += [_filled(pieces.copy(), one) for one in each]
+            _filled(pieces, None)
+            if not pieces:
+                raise UserError("a range without its end", where=f"{{{inner}}}", mend="Write {range .items[*]}…{end}")
+            pieces.popleft()
+        elif len(inner) > 1 and inner[0] == inner[-1] == '"':
+            filled.append(str(json.loads(inner)))
+        else:
+            filled.append(" ".join(shown(value) for value in find(inner.removeprefix("$"), obj)))
+    return "".join(filled)
 
 
 def shown(value: Any) -> str:
