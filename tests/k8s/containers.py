@@ -12,6 +12,7 @@ import sys
 import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,16 @@ PARTS: Final = (
 )
 _EDGE_ROLE: Final = "node-role.kubernetes.io/edge"
 _CHUNK: Final = 400_000  # a ConfigMap is at most 1 MiB
+
+_FILE_SERVER: Final = {
+    "files": {
+        "image": f"nereid-edge:{version('nereid-ai')}",
+        "command": ["python", "-m", "http.server", "{port}", "--directory", "/models/{modelName}"],
+        "models": "/models/{modelName}/{version}",
+        "ready": "/{version}/saved_model.pb",
+    }
+}
+"""A server of others, as the runtime table has TensorFlow's: it serves nothing but the files themselves."""
 
 _SEED = f"""
 import io, pathlib, shutil, tarfile
@@ -228,7 +239,7 @@ def _overlay(folder: Path, address: str, *, is_single: bool) -> Path:
             {"op": "add", "path": "/spec/template/spec/volumes/-", "value": data},
         ]
         patches.append({"target": {"kind": "StatefulSet", "name": "nereid-broker"}, "patch": json.dumps(claims)})
-    maps = [
+    maps: list[dict[str, Any]] = [
         {
             "name": f"nereid-{part}",
             "namespace": "nereid-edge" if part == "nodes" else "nereid",
@@ -237,6 +248,9 @@ def _overlay(folder: Path, address: str, *, is_single: bool) -> Path:
         }
         for part, (name, port) in brokers.items()
     ]
+    (own / "runtimes.yaml").write_text((K8S / "base" / "runtimes.yaml").read_text() + yaml.safe_dump(_FILE_SERVER))
+    runtimes = {"name": "nereid-runtimes", "namespace": "nereid", "behavior": "replace", "files": ["runtimes.yaml"]}
+    maps.append(runtimes)
     base = f"{up}{str(K8S)[1:]}/overlays/{'single-node' if is_single else 'kubeedge'}"
     written = {"resources": [base], "configMapGenerator": maps, "patches": patches}
     (own / "kustomization.yaml").write_text(yaml.safe_dump(written))

@@ -38,6 +38,15 @@ _ASK: Final = """
 import os, urllib.request
 say(urllib.request.urlopen(os.environ["URL"], timeout=10).read().decode())
 """
+_PACK: Final = f"""
+import io, tarfile
+for version in ("3", "4"):
+    with tarfile.open(f"{TEST_FILES}/model_{{version}}.tar.gz", "w:gz") as archive:
+        entry = tarfile.TarInfo(f"model_{{version}}/saved_model.pb")
+        entry.size = 1
+        archive.addfile(entry, io.BytesIO(version.encode()))
+say("done")
+"""
 _GIVEN_UP: Final = f"""
 import json, pathlib, time
 end = time.monotonic() + 20
@@ -109,10 +118,36 @@ def test_a_model_is_served_at_the_edge_and_in_the_cloud(system: Containers) -> N
     until(lambda: not system.topics(), "the topics to be cleared", within_s=30.0)
 
 
+def test_an_archive_is_served_by_a_server_of_others(system: Containers) -> None:
+    assert system.on_edge(_PACK) == "done"
+    spec: dict[str, Any] = {
+        "modelName": "emotion", "deployToLayer": "edge", "frameworkType": "files", "nodeName": system.cluster.edge,
+        "manifest": [{"version": one, "downloadURL": f"{TEST_FILES}/model_{one}.tar.gz"} for one in ("3", "4")],
+        "targetVersion": "4", "servingPort": 18503,
+    }  # fmt: skip
+    model = {"apiVersion": "sedna.io/v1alpha1", "kind": "InferenceModel", "metadata": {"name": "emotion"}, "spec": spec}
+    system.kubectl("apply", "-f", "-", stdin=json.dumps(model))
+    until(partial(serves, system, "emotion", "4"), "version 4 to be served", within_s=120.0)
+    assert system.on_edge(_ASK, URL="http://127.0.0.1:18503/4/saved_model.pb") == "4"
+    wrong = {"spec": {"manifest": [{**spec["manifest"][0], "sha256sum": "0" * 64}], "targetVersion": "3"}}
+    system.kubectl("patch", "infm/emotion", "--type=merge", f"--patch={json.dumps(wrong)}")
+    until(lambda: said_of(system, "emotion") == ("", "False", "DigestMismatch"), "the step's word", within_s=120.0)
+    layer = {"spec": {"manifest": spec["manifest"], "deployToLayer": "cloud", "nodeName": system.cloud}}
+    system.kubectl("patch", "infm/emotion", "--type=merge", f"--patch={json.dumps(layer)}")
+    until(partial(serves, system, "emotion", "3"), "version 3 to be served in the cloud", within_s=120.0)
+    system.kubectl("delete", "infm/emotion", "--timeout=60s", timeout_s=70)
+    until(lambda: not left_in_cluster(system.kubectl), "the Pods to be gone", within_s=90.0)
+
+
 def serves(system: Containers, name: str, version: str) -> bool:
+    return said_of(system, name) == (version, "True", "Serving")
+
+
+def said_of(system: Containers, name: str) -> tuple[str, str, str]:
+    """Return what a model's status says: the version that serves, Ready and its reason."""
     status = system.kubectl.json("infm", name).get("status") or {}
     ready: dict[str, str] = next(iter(status.get("conditions") or ()), {})
-    return (status.get("servingVersion"), ready.get("status"), ready.get("reason")) == (version, "True", "Serving")
+    return status.get("servingVersion", ""), ready.get("status", ""), ready.get("reason", "")
 
 
 def restart_kubelet(system: Containers, node: Node) -> None:
