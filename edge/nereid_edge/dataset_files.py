@@ -184,6 +184,11 @@ class DatasetMonitor:
             count = self._count(one)
         except _Ended:
             return
+        except Exception as error:
+            # One dataset that nobody thought of keeps none of the others from being read.
+            count = DatasetCount(reason="DatasetUnreadable", message=f"{type(error).__name__}: {error}")
+            if count != one.count:
+                logger.exception("dataset not read", extra={"dataset": one.source.url})
         if count is None:
             return
         ended = time.monotonic()

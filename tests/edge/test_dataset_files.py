@@ -273,8 +273,18 @@ def test_the_count_is_the_number_of_samples_that_the_worker_reads(
     [
         (DatasetSource(url="s3://bucket/d.csv", format="csv"), "DatasetUrlUnsupported"),
         (DatasetSource(url="/data/d.avro", format="avro"), "DatasetFormatUnknown"),
+        (DatasetSource(url="/data/\0", format="csv"), "DatasetUrlUnsupported"),
     ],
 )
 def test_what_cannot_be_counted_says_why(watch: Watch, source: DatasetSource, reason: str) -> None:
     watch.monitor.watch({"uid": source})
     assert watch.next().reason == reason
+
+
+def test_a_dataset_that_nobody_thought_of_holds_up_no_other(watch: Watch, tmp_path: Path) -> None:
+    path = written(tmp_path / "d.txt", "1\n")
+    watch.monitor.watch(
+        {"odd": DatasetSource(url="/data/\ud800", format="txt"), "uid": DatasetSource(url=str(path), format="txt")}
+    )
+    said = dict(watch.counts.get(timeout=TIMEOUT_S) for _ in range(2))
+    assert (said["odd"].reason, said["uid"].samples) == ("DatasetUnreadable", 1)

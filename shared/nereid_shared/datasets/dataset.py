@@ -158,7 +158,7 @@ def path_of(url: str) -> Path:
         UserError: it is elsewhere.
     """
     parts = urlsplit(url)
-    if parts.scheme not in {"", "file"} or not parts.path.startswith("/"):
+    if parts.scheme not in {"", "file"} or not parts.path.startswith("/") or "\0" in unquote(url):
         raise UserError(
             "a path on the node is needed", where=url, mend="Write an absolute path, or file:///….",
             reason="DatasetUrlUnsupported",

@@ -144,7 +144,10 @@ class _Sums:
 
     def _recalled(self, name: str, stamp: Stamp) -> Part | None:
         said = None if self._known is None else self._known.get(name, stamp)
-        return None if said is None else msgspec.msgpack.decode(said, type=Part)
+        try:
+            return None if said is None else msgspec.msgpack.decode(said, type=Part)
+        except msgspec.DecodeError:  # a damaged disk: the file itself tells
+            return None
 
     def _keep(self, name: str, stamp: Stamp, part: Part) -> None:
         if self._known is not None:

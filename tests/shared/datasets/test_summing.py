@@ -3,9 +3,11 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,16 @@ def test_a_damaged_cache_costs_only_time(tmp_path: Path, damage: bytes) -> None:
     assert first.samples == 3
     assert read(dataset, known=known) == first
     known.close()
+
+
+def test_a_row_of_the_cache_that_is_damaged_is_read_from_the_file(tmp_path: Path, known: Known) -> None:
+    dataset = Dataset(str(scenes.voc(tmp_path / "d")), "xml")
+    settle(dataset.root)
+    first = read(dataset, known=known)
+    known.close()
+    with closing(sqlite3.connect(tmp_path / "known.db")) as database, database:
+        assert database.execute("update known set said = x'c1c1c1'").rowcount == 6
+    assert read(dataset, known=known) == first
 
 
 def test_files_that_are_gone_are_forgotten(tmp_path: Path, known: Known) -> None:
