@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from nereid_shared import environment, topics
 from nereid_shared.backoff import Backoff
-from nereid_shared.errors import MessageInvalid, MessageTooLarge, TemporaryError
+from nereid_shared.errors import TemporaryError
 from nereid_shared.health import answering
 from nereid_shared.link import Link, LinkSettings, Message
 from nereid_shared.messages import ModelOutput, ServedVersion, ServingTask, WorkerInfo, WorkerStatus
@@ -26,6 +26,7 @@ from nereid_worker.info import Info
 from nereid_worker.models import MAX_MODEL_BYTES
 from nereid_worker.scratch import Scratch
 from nereid_worker.serving.batcher import Observer
+from nereid_worker.serving.former import Former
 from nereid_worker.serving.metrics import Metrics
 from nereid_worker.serving.neighbour import owner_at
 from nereid_worker.serving.openinference_routes import OpenInference
@@ -69,10 +70,9 @@ class ServingProcess:
         self._cache: Cache | None = None
         self._keys: dict[ServedVersion, str] = {}
         self._stopping = asyncio.Event()
-        self._served = settings.state / "served.json" if settings.node else None
-        self._former = _read_served(self._served)
+        self._former = Former(settings.state / "served.json" if settings.node else None)
         self.versions = Versions(
-            obtain=self._obtain, observer_of=self._observer, on_change=self._say, former=self._former
+            obtain=self._obtain, observer_of=self._observer, on_change=self._say, former=self._former.source
         )
         self._metrics = Metrics(lambda: self.versions.loaded, in_flight=lambda: self.server.in_flight)
         self.listening = asyncio.Event()
@@ -117,7 +117,8 @@ class ServingProcess:
         """Why requests are not to be sent here, "" where they are."""
         if self.server.ready and self.server.port:
             return ""
-        return "draining" if self.server.draining else f"{self._info.status}: {self._info.reason} {self._info.message}"
+        info = self._info
+        return "draining" if self.server.draining else f"{info.status}: {info.reason} {info.message}".rstrip()
 
     def stop(self) -> None:
         """Begin the drain."""
@@ -208,7 +209,8 @@ class ServingProcess:
         task, default = self.versions.task, self.versions.default
         if task is None:
             return
-        self._remember()
+        if default is not None:
+            self._former.note(default.source)
         if default is None:
             problem = self.versions.problem
             if problem is None:
@@ -221,20 +223,6 @@ class ServingProcess:
             self._become("running")
         else:
             self._become("running", *_why_not(task.target, self.versions.problem))
-
-    def _remember(self) -> None:
-        """Note what answers by default for the next process, which may find a target that fails."""
-        default = self.versions.default
-        if self._served is None or default is None or default.source == self._former:
-            return
-        self._former = default.source
-        try:
-            self._served.parent.mkdir(parents=True, exist_ok=True)
-            made = self._served.with_suffix(".new")
-            made.write_bytes(default.source.encode())
-            made.replace(self._served)
-        except OSError as error:
-            logger.warning("what serves is not noted", extra={"problem": str(error)})
 
     def _become(self, status: WorkerStatus, reason: str = "", message: str = "") -> None:
         self._info.become(status, reason, message[:_MESSAGE_CHARACTERS])
@@ -292,14 +280,6 @@ def _raise_file_limit() -> None:
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _read_served(file: Path | None) -> ServedVersion | None:
-    """Return what an earlier process noted; None where there is nothing, or nothing whole."""
-    try:
-        return None if file is None else ServedVersion.decode(file.read_bytes(), max_bytes=topics.TASK.max_bytes)
-    except (OSError, MessageInvalid, MessageTooLarge):
-        return None
 
 
 def _why_not(target: str, problem: State | None) -> tuple[str, str]:
