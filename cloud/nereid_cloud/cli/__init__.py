@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "diff": "nereid_cloud.cli.diff:diff",
         "edit": "nereid_cloud.cli.edit:edit",
         "patch": "nereid_cloud.cli.patch:patch",
+        "scale": "nereid_cloud.cli.scale:scale",
         "delete": "nereid_cloud.cli.delete:delete",
         "logs": "nereid_cloud.cli.logs:logs",
         "top": "nereid_cloud.cli.top:top",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``nereid explain``, ``diff``, ``patch`` and ``edit``."""
+"""``nereid explain``, ``diff``, ``patch``, ``scale`` and ``edit``."""
 
 import sys
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 import yaml
 from tests.cloud.cli.conftest import Nereid
 from tests.cloud.cli.objects import SERVICE_REF
-from tests.shared.resources.cases import MODEL, SERVICE, Object
+from tests.shared.resources.cases import INFERENCE_MODEL, MODEL, SERVICE, Object
 
+from nereid_cloud.cluster.kinds import INFERENCE_MODEL as INFERENCE_MODEL_KIND
 from nereid_cloud.cluster.kinds import MODEL as MODEL_KIND
 from nereid_cloud.cluster.local import LocalCluster
 from nereid_cloud.cluster.port import Ref
@@ -108,6 +109,18 @@ def test_a_patch_that_is_none_is_refused(
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_is_scaled_and_a_service_is_not(nereid: Nereid, cluster: LocalCluster) -> None:
+    cluster.create(INFERENCE_MODEL)
+    name = INFERENCE_MODEL["metadata"]["name"]
+    done = nereid("scale", f"infm/{name}", "--replicas", "3")
+    assert (done.returncode, done.stdout) == (0, f"inferencemodel.sedna.io/{name} scaled\n")
+    ref = Ref(kind=INFERENCE_MODEL_KIND, name=name, namespace="default")
+    assert cluster.get(ref)["spec"]["replicas"] == 3
+    refused = nereid("scale", "jis/digits", "--replicas", "3")
+    assert refused.returncode == 2
+    assert '"cloudWorker": {"replicas": 2}' in refused.stderr
 
 
 def editor(tmp_path: Path, *steps: str) -> str:
