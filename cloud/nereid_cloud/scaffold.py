@@ -28,6 +28,8 @@ GOLDEN: Final = 3
 GOLDEN_TOLERANCE: Final = 0.01
 BUDGET: Final = "0.2"
 THRESHOLD: Final = "0.2"
+MODEL_LABELS: Final = 256
+"""As many classes a Model may name; with more it is found by its task alone."""
 MAX_FPS: Final = 20.0
 LASTS_S: Final = 120.0
 """So that one can watch, and cut a link, before the pictures are through."""
@@ -258,7 +260,11 @@ class Scaffold:
     def _model(self, role: str, folder: Path) -> dict[str, Any]:
         card = Card.load(folder)
         file = folder / (card.file.name if card.file else next(folder.glob("*.tflite")).name)
-        spec = {"modelUrl": str(file), "format": "tflite"} | ({"sha256": card.file.sha256} if card.file else {})
+        spec: dict[str, Any] = {"modelUrl": str(file), "format": "tflite", "task": card.task}
+        if card.file:
+            spec["sha256"] = card.file.sha256
+        if len(card.output.labels) <= MODEL_LABELS:
+            spec["labels"] = list(card.output.labels)
         return {
             "apiVersion": "edgeai.io/v1alpha1", "kind": "Model", "metadata": {"name": f"{self.name}-{role}"},
             "spec": spec,

@@ -58,7 +58,7 @@ def test_models_are_measured_and_the_best_is_found(user: User) -> None:
         assert (figures["dataset"], figures["evaluatedDigest"]) == ("index", found["digest"])
     smallest = user.types("models", "select", "--best", "sizeBytes", "-o", "name")
     assert (smallest.returncode, smallest.stdout.split()) == (0, ["little", "big"])
-    assert "1 more fit and have no sizeBytes" in smallest.stderr
+    assert "1 more fit and have no figure 'sizeBytes'" in smallest.stderr
     assert user.does("models", "select", "--task", "classification", "--class", "2").startswith("NAME")
     assert user.types("models", "select", "--class", "9").returncode == 1
 

@@ -19,6 +19,7 @@ from nereid_shared.errors import UserError
 
 LESS_IS_BETTER: Final = ("latencyP50Ms", "latencyP99Ms", "sizeBytes")
 SHOWN: Final = ("accuracy", "f1", "latencyP50Ms", "sizeBytes")
+MEASURED: Final = ("accuracy", "precision", "recall", "f1", *LESS_IS_BETTER)
 
 models = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find Models by what they are for and worth.")
 
@@ -51,9 +52,12 @@ def select(
     measured = [(figure, obj) for obj in found if (figure := _figure(obj, best)) is not None]
     measured.sort(key=lambda one: one[0], reverse=best not in LESS_IS_BETTER)
     if left_out := len(found) - len(measured):
-        note(f"{left_out} more fit and have no {best}: nereid evaluate measures them")
+        known = sorted({key for obj in found for key in metrics_of(obj)})
+        others = f"; there are {', '.join(known)}" if known else ""
+        note(f"{left_out} more fit and have no figure {best!r}: nereid evaluate measures {', '.join(MEASURED)}{others}")
     if not measured:
-        note("no Model fits")
+        if not found:
+            note("no Model fits: --task and --class go by spec.task and spec.labels, -l by metadata.labels")
         raise typer.Exit(FAILED)
     _PRINTERS[output]([obj for _, obj in measured], best)
 

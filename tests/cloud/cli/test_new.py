@@ -57,6 +57,8 @@ def test_it_writes_cards_and_manifests_that_the_cluster_takes(own: Path) -> None
         cluster.apply(manifest, manager="test")
     cluster.close()
     assert [manifest["kind"] for manifest in manifests] == ["Model", "Model", "Dataset", "JointInferenceService"]
+    assert [model["spec"]["task"] for model in manifests[:2]] == ["classification"] * 2
+    assert all(len(model["spec"]["labels"]) == 10 for model in manifests[:2])
     index = Path(manifests[2]["spec"]["dataUrl"])
     paths = index.read_text().splitlines()[1:]
     assert len(paths) == 8
