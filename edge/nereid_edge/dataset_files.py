@@ -31,9 +31,11 @@ MOST_LOOKS: Final = 10_000
 """Pictures of a dataset that are looked at."""
 MOST_FOLDERS: Final = 2000
 """Of a dataset, whose times are looked at."""
-# Files that never stop changing are read twice a second, and for at most a tenth of the time.
+# Files that never stop changing are read twice a second, and for at most a tenth of the time; but what took an hour once
+# may be short by now, and nobody waits ten for that.
 _REST: Final = 9.0
 _LEAST_REST_S: Final = 0.5
+_MOST_REST_S: Final = 300.0
 # All files' times, though no folder has changed: every minute, or for a 200th of the time.
 _WHOLE_LOOK_EVERY_S: Final = 60.0
 _WHOLE_LOOK_REST: Final = 200.0
@@ -192,7 +194,7 @@ class DatasetMonitor:
         if count is None:
             return
         ended = time.monotonic()
-        one.not_before = ended + max(self._least_rest_s, _REST * (ended - began))
+        one.not_before = ended + rest_s(ended - began, least_s=self._least_rest_s)
         one.whole_at = ended + max(_WHOLE_LOOK_EVERY_S, _WHOLE_LOOK_REST * (ended - began))
         if count != one.count:
             one.count = count
@@ -239,6 +241,11 @@ def _identities(sources: Iterable[DatasetSource]) -> set[str]:
         with suppress(UserError):
             found.add(Dataset(source.url, source.format).identity)
     return found
+
+
+def rest_s(took_s: float, *, least_s: float = _LEAST_REST_S) -> float:
+    """Return how long a dataset that was read in `took_s` is left alone, though it changes."""
+    return min(_MOST_REST_S, max(least_s, _REST * took_s))
 
 
 def _signature(dataset: Dataset, folders: frozenset[str]) -> Signature:

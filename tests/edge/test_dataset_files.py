@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.shared.datasets import scenes
 
-from nereid_edge.dataset_files import DatasetCount, DatasetMonitor, DatasetSource
+from nereid_edge.dataset_files import DatasetCount, DatasetMonitor, DatasetSource, rest_s
 from nereid_edge.folder_watch import FolderWatch
 from nereid_edge.reading_apart import read_apart
 from nereid_shared.datasets import Dataset, read
@@ -288,3 +288,8 @@ def test_a_dataset_that_nobody_thought_of_holds_up_no_other(watch: Watch, tmp_pa
     )
     said = dict(watch.counts.get(timeout=TIMEOUT_S) for _ in range(2))
     assert (said["odd"].reason, said["uid"].samples) == ("DatasetUnreadable", 1)
+
+
+@pytest.mark.parametrize(("took_s", "rests_s"), [(0.0, 0.5), (1.0, 9.0), (10.0, 90.0), (600.0, 300.0)])
+def test_what_never_stops_changing_is_left_alone_in_between_but_not_for_hours(took_s: float, rests_s: float) -> None:
+    assert rest_s(took_s) == rests_s
