@@ -31,8 +31,8 @@ MOST_LOOKS: Final = 10_000
 """Pictures of a dataset that are looked at."""
 MOST_FOLDERS: Final = 2000
 """Of a dataset, whose times are looked at."""
-# Files that never stop changing are read twice a second, and for at most a tenth of the time; but what took an hour once
-# may be short by now, and nobody waits ten for that.
+# Files that never stop changing are read twice a second, and for at most a tenth of the time; but what took an hour
+# once may be short by now, and nobody waits ten for that.
 _REST: Final = 9.0
 _LEAST_REST_S: Final = 0.5
 _MOST_REST_S: Final = 300.0
