@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from tests.worker.serving.http import get
 from tests.worker.serving.served import (
     MODEL,
     WAIT_S,
@@ -262,3 +263,16 @@ async def test_a_target_s_batches_are_ready_before_it_serves(tmp_path: Path) -> 
             await process.versions.until(lambda: len(process.versions.loaded) == 2)
         made = [set(one.model._interpreter._runners) for one in process.versions.loaded]  # type: ignore[attr-defined]
         assert made == [{1, 4}, {1}]
+
+
+async def test_a_version_that_nothing_tried_says_so_and_serves(tmp_path: Path) -> None:
+    tried, untried = model_in(tmp_path / "1", golden=0.0), model_in(tmp_path / "2")
+    bare = model_in(tmp_path / "3", card=False)
+    versions = [version_of(file, n) for n, file in (("1", tried), ("2", untried), ("3", bare))]
+    async with serving(task_of(*versions)) as process:
+        async with asyncio.timeout(WAIT_S):
+            await process.versions.until(lambda: len(process.versions.loaded) == 3)
+        said = {one["version"]: (one["status"], one["reason"]) for one in (await reported(process))["versions"]}
+        assert said == {"1": ("ready", ""), "2": ("ready", "NoGoldenSamples"), "3": ("ready", "NoGoldenSamples")}
+        _, status = await get(url(process, f"/v1/models/{MODEL}"))
+        assert {one["status"]["error_code"] for one in status["model_version_status"]} == {"OK"}

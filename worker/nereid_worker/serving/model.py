@@ -101,6 +101,11 @@ class ServedModel:
         """Whether the card says how a picture becomes a row."""
         return self._classifier is not None
 
+    @property
+    def is_tried(self) -> bool:
+        """Whether its self-test compared outputs with what its card promises."""
+        return self._classifier is not None and bool(self._classifier.card.golden)
+
     def warm_up(self, max_batch: int) -> None:
         """Make what batches of each size need, so that no request waits for it."""
         if isinstance(self._interpreter, Interpreter):

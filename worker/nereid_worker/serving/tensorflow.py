@@ -123,8 +123,8 @@ def status(states: list[State]) -> bytes:
                 {
                     "version": one.version, "state": _STATES[one.status],
                     "status": {
-                        "error_code": "UNKNOWN" if one.reason else "OK",
-                        "error_message": f"{one.reason}: {one.message}" if one.reason else "",
+                        "error_code": "UNKNOWN" if one.status == "failed" else "OK",
+                        "error_message": f"{one.reason}: {one.message}" if one.status == "failed" else "",
                     },
                 }
                 for one in states

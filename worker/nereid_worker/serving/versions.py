@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from nereid_shared.backoff import Backoff
 from nereid_shared.errors import ModelInvalid, TemporaryError, UserError
-from nereid_shared.messages import ServedVersion, ServingTask
+from nereid_shared.messages import NO_GOLDEN_SAMPLES, ServedVersion, ServingTask
 from nereid_worker.serving.batcher import Batcher, Observer
 from nereid_worker.serving.model import ServedModel
 
@@ -66,6 +66,7 @@ class State:
 
     Attributes:
         status: ``loading`` until it was tried once; ``failed`` also where a former file of this version still answers.
+        reason: why it failed, or what is to be known of it though it is ready; one CamelCase word.
     """
 
     version: str
@@ -251,7 +252,10 @@ class Versions:
         loaded = self._loaded.get(source.version)
         if loaded is not None and loaded.source == source:
             model = loaded.model
-            return State(version=source.version, status="ready", source=source, digest=model.digest, size=model.size)
+            return State(
+                version=source.version, status="ready", source=source, digest=model.digest, size=model.size,
+                reason="" if model.is_tried else NO_GOLDEN_SAMPLES, message="; ".join(model.warnings),
+            )  # fmt: skip
         if said := self._problems.get(source):
             return State(version=source.version, status="failed", source=source, reason=said[0], message=said[1])
         return State(version=source.version, status="loading", source=source)
