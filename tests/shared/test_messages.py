@@ -213,8 +213,8 @@ def test_contents_go_by_the_names_of_the_fields_at_every_depth() -> None:
     tasks = {"u": TaskState(generation=1, condition="Running")}
     assert output.content()["models"] == [
         {
-            "schema_": "1.0", "format": "", "url": "", "name": "m", "version": "", "digest": "", "bytes": 0, "generation": 0,
-            "status": "", "reason": "", "message": "",
+            "schema_": "1.0", "format": "", "url": "", "name": "m", "version": "", "digest": "", "bytes": 0,
+            "generation": 0, "status": "", "reason": "", "message": "",
         }
     ]  # fmt: skip
     assert output.content()["task_info"]["start_time"] == "now"
