@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from nereid_shared.datasets import Dataset, Sample
-from nereid_shared.datasets.pictures import is_picture, measured
+from nereid_shared.datasets.pictures import measured
 from nereid_shared.datasets.sample import Found, Listed
 from nereid_shared.datasets.source import shown
+from nereid_shared.datasets.summing import seems_of_pictures
 from nereid_shared.errors import UserError
 
 TOLERANCE: Final = 1.0
@@ -22,8 +23,8 @@ def problems_of(dataset: Dataset, *, progress: Callable[[int], None] | None = No
         dataset: what is read.
         progress: called with bytes as they are read.
     """
-    checker = _Checker(dataset)
     try:
+        checker = _Checker(dataset)
         if dataset.found is not None:
             yield from _in_found(dataset, dataset.found, checker)
         if dataset.listed is not None:
@@ -57,13 +58,14 @@ class _Checker:
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._inside = os.path.realpath(dataset.root) + os.sep
+        self._names_pictures = dataset.found is not None or (dataset.has_pictures and seems_of_pictures(dataset))
 
     def check(self, sample: Sample, where: str) -> Iterator[str]:
         """Yield what is wrong with a sample of the file `where`."""
         place = shown(str(self._dataset.root / where)) + (f":{sample.line}" if sample.line else "")
         if sample.problem:
             yield f"{place}: {shown(sample.problem)}. Mend it, or take it out."
-        elif self._dataset.has_pictures and is_picture(sample.name):
+        elif sample.name and self._names_pictures:
             yield from (f"{place}: {problem}" for problem in self._of_picture(sample))
 
     def _of_picture(self, sample: Sample) -> Iterator[str]:

@@ -4,7 +4,7 @@
 import hashlib
 import os
 from collections.abc import Callable
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -68,6 +68,15 @@ def read(
     return sums.reading()
 
 
+def seems_of_pictures(dataset: Dataset) -> bool:
+    """Whether one of the first names is a picture's: then all are to be, and what is none is missing.
+
+    Raises:
+        UserError, OSError: see `Dataset.samples`.
+    """
+    return any(is_picture(sample.name) for sample in islice(dataset.samples(), _SEEM_PICTURES))
+
+
 class _Sums:
     def __init__(self, dataset: Dataset, known: Known | None, progress: Progress | None) -> None:
         self._dataset, self._known, self._progress = dataset, known, progress
@@ -95,10 +104,8 @@ class _Sums:
             self._tally.add_file(name, stamp, content=part.digest)
 
     def look_at_rows(self, most: int | None) -> None:
-        names = (sample.name for sample in islice(self._dataset.samples(), most))
-        first = list(islice(names, _SEEM_PICTURES))
-        if any(map(is_picture, first)):
-            for name in filter(None, chain(first, names)):
+        if seems_of_pictures(self._dataset):
+            for name in filter(None, (sample.name for sample in islice(self._dataset.samples(), most))):
                 self._looker.look(name)
 
     def add_found(self, found: Found, most: int | None) -> None:

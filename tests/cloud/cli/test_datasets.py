@@ -109,6 +109,18 @@ def test_a_row_is_named_by_its_line(tmp_path: Path) -> None:
     assert found["problems"][1].startswith(f"{index}:5: gone.png is missing: No such file or directory. Put")
 
 
+def test_a_row_of_pictures_that_names_none_is_a_problem_whatever_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(scenes.picture(4, 4))
+    index = tmp_path / "i.csv"
+    index.write_text("path,label\na.png,1\n/etc/hostname,1\n../secret,1\n")
+    done = nereid("validate", index)
+    outside = "lies outside of the dataset's folder. Move it into the folder."
+    assert done.stdout.splitlines() == [f"{index}:3: /etc/hostname {outside}", f"{index}:4: ../secret {outside}"]
+    numbers = tmp_path / "n.csv"
+    numbers.write_text("length,width,class\n1.5,2.5,small\n")
+    assert nereid("validate", numbers).returncode == 0
+
+
 @pytest.mark.parametrize("command", ["stats", "validate"])
 def test_a_file_that_cannot_be_read_says_where_and_what_to_do(tmp_path: Path, command: str) -> None:
     file = tmp_path / "d.json"
