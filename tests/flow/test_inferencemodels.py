@@ -159,3 +159,15 @@ def test_a_model_that_cannot_be_had_says_why_and_heals(user: User) -> None:
     until_ready(user, CLOUD, ready="False", reason="PortTaken", version="2")
     patch(user, CLOUD, servingPort=int(cloud["url"].rpartition(":")[2]))
     until_ready(user, CLOUD, ready="True", reason="Serving", version="2")
+
+
+def test_a_version_whose_folder_is_missing_takes_none_of_the_others_with_it(user: User) -> None:
+    manifest = apply_sample(user)[EDGE]
+    url = until_ready(user, EDGE, ready="True", reason="Serving", version="1")["url"]
+    absent = {"version": "3", "downloadURL": f"{user.folder}/nope/a.tflite", "sha256sum": "0" * 64}
+    patch(user, EDGE, manifest=[*manifest, absent], targetVersion="3")
+    broken = until_ready(user, EDGE, ready="False", reason="ModelMissing", version="1")
+    assert broken["lastFailure"]["version"] == "3"
+    assert version_of(ask(url)) == "1"
+    patch(user, EDGE, targetVersion="2")
+    until_ready(user, EDGE, ready="True", reason="Serving", version="2")

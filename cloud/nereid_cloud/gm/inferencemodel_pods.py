@@ -199,7 +199,9 @@ def _ours(
         env[environment.LISTEN] = parts.policy.listen
     folders = [local_path(file["downloadURL"]) for file in versions_of(parts.raw["spec"]).values()]
     cached = cache() if side == "edge" and None in folders else NO_VOLUMES
-    volumes, mounts = joined(more, temporary(), cached, data(path and path.parent for path in folders))
+    # Unchecked: one version's folder that is not there must not keep the others from being served.
+    places = data((), (path and path.parent for path in folders))
+    volumes, mounts = joined(more, temporary(), cached, places)
     # In the cloud readiness is what rolls a Deployment on, so there it is asked often, and where requests go.
     ready = {"readinessProbe": {"httpGet": {"path": READY_PATH, "port": "http"}, **_PROBE}} if side == "cloud" else {}
     container = {

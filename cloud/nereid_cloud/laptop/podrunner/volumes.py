@@ -85,8 +85,8 @@ def _checked(path: Path, type_: str, name: str, asked: str) -> Path:
     except OSError as error:
         raise MountFailed(f'MountVolume.SetUp failed for volume "{name}": {error.strerror}: {path}') from error
     checks = {"Directory": path.is_dir, "File": path.is_file, "DirectoryOrCreate": path.is_dir}
-    exists: Callable[[], bool] = checks.get(type_, path.exists)
-    if not exists():
+    # Of no type, nothing is checked, as by the kubelet.
+    if type_ and not checks.get(type_, path.exists)():
         what = {"Directory": "not a directory", "File": "not a file"}.get(type_, "missing")
         where = asked if str(path) == asked else f"{asked} (here {path})"
         raise MountFailed(

@@ -198,7 +198,11 @@ def test_host_paths_below_a_root_move_there(tmp_path: Path) -> None:
     assert path.is_dir()
 
 
-@pytest.mark.parametrize("type_", ["", "Directory", "File"])
+def test_a_host_path_of_no_type_is_not_looked_at(tmp_path: Path) -> None:
+    assert volume(tmp_path, {"hostPath": {"path": str(tmp_path / "absent")}}) == tmp_path / "absent"
+
+
+@pytest.mark.parametrize("type_", ["Directory", "File"])
 def test_a_missing_host_path_cannot_be_mounted(tmp_path: Path, type_: str) -> None:
     with pytest.raises(MountFailed, match=str(tmp_path / "absent")):
         volume(tmp_path, {"hostPath": {"path": str(tmp_path / "absent"), "type": type_}})
