@@ -24,7 +24,7 @@ from tests.cloud.laptop.podrunner.runners import (
 from tests.cluster.control_plane import ApiServer
 from tests.proxy import Proxy
 
-from nereid_cloud.cluster import kinds
+from nereid_cloud.cluster import kinds, local_logs
 from nereid_cloud.cluster.kubernetes import KubernetesCluster
 from nereid_cloud.cluster.port import Object, Ref
 
@@ -78,7 +78,8 @@ def test_a_deployments_pod_runs_and_ends(
     ref = Ref(kind=kinds.POD, name=pod["metadata"]["name"], namespace=namespace)
     pod = until(kubernetes, ref, lambda obj: running(obj) and annotated(obj))
     assert alive(pid(pod))
-    assert next(kubernetes.logs(ref, follow=True)) == "here"
+    log = local_logs.container_log(pod, "", previous=False)
+    assert next(local_logs.lines(log, tail=None, follow=True, ended=lambda: False)) == "here"
 
     kubernetes.delete(Ref(kind=kinds.DEPLOYMENT, name="patient", namespace=namespace))
     until_gone(kubernetes, ref)
