@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 from nereid_shared.backoff import Backoff
 from nereid_shared.errors import ModelInvalid, NereidError, Stopped, TemporaryError, UserError
 from nereid_shared.messages import MODEL_FETCHING
+from nereid_shared.places import node_path
 
 if TYPE_CHECKING:  # with what it brings along it takes memory that a node without downloads has other use for
     from nereid_shared.storage import Cache, Obtained, Wanted
@@ -77,7 +77,7 @@ BEGUN: Final = Preparation("fetching", reason=MODEL_FETCHING, message="not here 
 
 def is_elsewhere(url: str) -> bool:
     """Whether a URL names what has to be fetched, and not a file of this node."""
-    return urlsplit(url).scheme not in {"", "file"}
+    return node_path(url) is None
 
 
 class Preparing:

@@ -39,7 +39,8 @@ class Retained:
         self._wake.set()
 
     def put(self, topic: str, body: bytes) -> None:
-        """Let the broker hold a body, or with b"" none, on one topic."""
+        """Let the broker hold a body, or with b"" none, on one topic; said again, it is published again."""
+        self._published.pop(topic, None)
         self._wanted[topic] = body
         self._wake.set()
 
@@ -48,7 +49,6 @@ class Retained:
         wanted = self._wanted.get(topic, b"")
         if body == wanted or (not wanted and not is_ours):
             return
-        self._published.pop(topic, None)
         self.put(topic, wanted)
 
     def publish_again(self) -> None:

@@ -5,12 +5,12 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
 
 from msgspec.structs import replace
 
 from nereid_shared.errors import ModelInvalid, UserError
 from nereid_shared.messages import NO_GOLDEN_SAMPLES, ModelOutput, TaskModel
+from nereid_shared.places import node_path
 from nereid_worker.scratch import Scratch
 
 if TYPE_CHECKING:  # it needs numpy, which an edge process may have to say is missing
@@ -24,11 +24,10 @@ MAX_MODEL_BYTES: Final = 2 * 1024**3
 
 def name_of(model: TaskModel) -> str:
     """Return what answers call a model that a script loads by itself: its sha256 where it is known, else its name."""
-    parts = urlsplit(model.url)
-    file = Path(unquote(parts.path) if parts.scheme == "file" else model.url)
-    if parts.scheme in {"", "file"} and file.is_file():
+    path = node_path(model.url)
+    if path is not None and Path(path).is_file():
         try:
-            with file.open("rb") as content:
+            with Path(path).open("rb") as content:
                 return hashlib.file_digest(content, "sha256").hexdigest()
         except OSError:
             pass
@@ -55,11 +54,8 @@ def on_this_node(model: TaskModel, *, into: Scratch | None, stop: Callable[[], b
         )
     if model.path:
         return Path(model.path)
-    parts = urlsplit(model.url)
-    if parts.scheme == "":
-        return Path(model.url)
-    if parts.scheme == "file" and parts.netloc in {"", "localhost"}:
-        return Path(unquote(parts.path))
+    if (path := node_path(model.url)) is not None:
+        return Path(path)
     if into is None:
         raise UserError(
             "the LocalController has not fetched it to this node",

@@ -6,6 +6,7 @@ triggered, as the JointInferenceService controller; what serves goes on while wh
 """
 
 import asyncio
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -31,6 +32,8 @@ from nereid_shared.messages import ServingTask, TaskRow
 from nereid_shared.resources import InferenceModel
 from nereid_shared.serving import port_of, serving_task
 from nereid_shared.topics import service_id
+
+logger = logging.getLogger(__name__)
 
 LOOK_AGAIN_S: Final = 30.0
 
@@ -67,12 +70,18 @@ class InferenceModelController:
     async def prime(self) -> None:
         """Assign what nodes hold on record, without any write; others have their turns meanwhile."""
         for key in [key_of(raw) for raw in self._caches.models.items()]:
-            if (raw := self._held(key)) is not None and not isinstance(model := _parsed(raw), Problem):
-                planned = self._plan(model, raw)
-                await in_turns(self._make_rows(raw, planned, self._parts(model, raw, planned)))
-            # As it is by now: another may have claimed nodes and told them.
-            if (raw := self._held(key)) is not None:
-                self._prime(raw)
+            try:
+                if (raw := self._held(key)) is not None and not isinstance(model := _parsed(raw), Problem):
+                    planned = self._plan(model, raw)
+                    await in_turns(self._make_rows(raw, planned, self._parts(model, raw, planned)))
+                # As it is by now: another may have claimed nodes and told them.
+                if (raw := self._held(key)) is not None:
+                    self._prime(raw)
+            except Exception:
+                # Whatever somebody wrote into one model must not keep the nodes from all others.
+                logger.exception("model not understood", extra={"object": f"{key.namespace}/{key.name}"})
+                if (raw := self._held(key)) is not None:
+                    self._keep(raw, held_by(raw))
             await asyncio.sleep(0)
 
     def _held(self, key: Key) -> Object | None:

@@ -23,8 +23,8 @@ from nereid_cloud.gm.checks import (
 )
 from nereid_cloud.gm.conditions import Problem
 from nereid_cloud.gm.names import HOSTNAME_LABEL
-from nereid_cloud.gm.paths import local_path
 from nereid_cloud.gm.policy import Policy, Runtime
+from nereid_shared.places import node_path
 from nereid_shared.resources import InferenceModel
 from nereid_shared.serving import EDGE, port_of, target_of, versions_of
 
@@ -167,7 +167,7 @@ def _files(raw: Object, server: Server | None, policy: Policy) -> Iterable[Probl
     """Yield the paths of model files that workers may not read."""
     if server is not None and server.version:
         for version, file in versions_of(raw["spec"]).items():
-            path = local_path(file["downloadURL"])
+            path = node_path(file["downloadURL"])
             yield from forbidden_path(f"version {version}: downloadURL", path and path.parent, policy)
 
 

@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.inferencemodel_plan import Server
 from nereid_cloud.gm.names import EDGE_ROLE_LABEL, ROLE_LABEL, SERVICE_LABEL, TEMPLATE_LABEL, VERSION_LABEL
-from nereid_cloud.gm.paths import local_path
 from nereid_cloud.gm.podparts import (
     COMMAND,
     NO_VOLUMES,
@@ -43,6 +42,7 @@ from nereid_cloud.gm.probes import edge_health, probes
 from nereid_cloud.gm.probes import values as health_values
 from nereid_shared import environment
 from nereid_shared.messages import ServingTask, canonical_json
+from nereid_shared.places import node_path
 from nereid_shared.resources import InferenceModel
 from nereid_shared.serving import READY_PATH, SERVING_ROLE, sealed, versions_of
 from nereid_shared.topics import service_id
@@ -197,7 +197,7 @@ def _ours(
     env = {environment.ROLE: SERVING_ROLE, **values, environment.PORT: str(parts.server.port)}
     if parts.policy.listen:
         env[environment.LISTEN] = parts.policy.listen
-    folders = [local_path(file["downloadURL"]) for file in versions_of(parts.raw["spec"]).values()]
+    folders = [node_path(file["downloadURL"]) for file in versions_of(parts.raw["spec"]).values()]
     cached = cache() if side == "edge" and None in folders else NO_VOLUMES
     # Unchecked: one version's folder that is not there must not keep the others from being served.
     places = data((), (path and path.parent for path in folders))
@@ -255,7 +255,7 @@ def _files(
     runtime = parts.policy.workers
     wanted = [one for one in task.versions if one.version == task.target]
     only = sealed(replace(task, versions=wanted, generation=0))
-    places = [local_path(one.url) for one in wanted]
+    places = [node_path(one.url) for one in wanted]
     volumes, mounts = joined(temporary(), data(path and path.parent for path in places))
     values = {
         environment.TASK: only.encode().decode(),

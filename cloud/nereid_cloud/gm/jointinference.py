@@ -6,6 +6,7 @@ Level-triggered: each look starts from what is there, so it does not matter whic
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -31,6 +32,8 @@ from nereid_shared.errors import Forbidden
 from nereid_shared.messages import Task, TaskRow
 from nereid_shared.resources import JointInferenceService
 from nereid_shared.topics import service_id
+
+logger = logging.getLogger(__name__)
 
 LOOK_AGAIN_S: Final = 30.0
 
@@ -80,11 +83,17 @@ class ServiceController:
     async def prime(self) -> None:
         """Assign what nodes hold on record, without any write; others have their turns meanwhile."""
         for key in [key_of(raw) for raw in self._caches.services.items()]:
-            if (raw := self._living(key)) is not None:
-                await self._prepare(raw)
-            # As it is by now: another may have claimed nodes and told them.
-            if (raw := self._living(key)) is not None:
-                self._prime(raw)
+            try:
+                if (raw := self._living(key)) is not None:
+                    await self._prepare(raw)
+                # As it is by now: another may have claimed nodes and told them.
+                if (raw := self._living(key)) is not None:
+                    self._prime(raw)
+            except Exception:
+                # Whatever somebody wrote into one service must not keep the nodes from all others.
+                logger.exception("service not understood", extra={"object": f"{key.namespace}/{key.name}"})
+                if (raw := self._living(key)) is not None:
+                    self._keep(raw, held_by(raw))
             await asyncio.sleep(0)
 
     def _living(self, key: Key) -> Object | None:

@@ -3,26 +3,18 @@
 
 from pathlib import PurePosixPath
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 from nereid_cloud.cluster.port import Object
 from nereid_shared.defaults import DATASET_SUFFIXES
+from nereid_shared.places import node_path
 from nereid_shared.resources import WorkerSpec
 
 CONFIG_MAP: Final = "configmap:"
 
 
-def local_path(url: str) -> PurePosixPath | None:
-    """Return the path on the node that a URL names, or None where it is elsewhere."""
-    if url.startswith("/"):
-        return PurePosixPath(url)
-    parts = urlsplit(url)
-    return PurePosixPath(unquote(parts.path)) if parts.scheme == "file" else None
-
-
 def model_folder(model: Object) -> PurePosixPath | None:
     """Return the folder with a model's file and its card."""
-    path = local_path(model["spec"]["modelUrl"])
+    path = node_path(model["spec"]["modelUrl"])
     return None if path is None else path.parent
 
 
@@ -31,7 +23,7 @@ def dataset_path(dataset: Object) -> PurePosixPath | None:
 
     Nobody here can look at the node: an index is what ends as files of the dataset's format do, not ``/data/v1.2``.
     """
-    path = local_path(dataset["spec"]["dataUrl"])
+    path = node_path(dataset["spec"]["dataUrl"])
     if path is None:
         return None
     form = dataset["spec"]["format"]

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 from nereid_shared.datasets import formats
 from nereid_shared.datasets.sample import Found, Listed, Sample
 from nereid_shared.datasets.source import Source
 from nereid_shared.errors import UserError
+from nereid_shared.places import node_path
 
 
 class Dataset:
@@ -157,10 +157,10 @@ def path_of(url: str) -> Path:
     Raises:
         UserError: it is elsewhere.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"", "file"} or not parts.path.startswith("/") or "\0" in unquote(url):
+    path = node_path(url)
+    if path is None:
         raise UserError(
             "a path on the node is needed", where=url, mend="Write an absolute path, or file:///….",
             reason="DatasetUrlUnsupported",
         )  # fmt: skip
-    return Path(unquote(parts.path) if parts.scheme else url)
+    return Path(path)

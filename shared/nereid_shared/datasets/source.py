@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One reading of a file, in bounded memory: what passes is hashed, and a line without end is refused."""
 
+import errno
 import hashlib
 import io
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -89,7 +91,11 @@ class _Passing(io.RawIOBase):
         self, path: Path, *, where: str, max_line: int | None, sha256: "hashlib._Hash | None",
         progress: Callable[[int], None] | None,
     ) -> None:  # fmt: skip
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # A pipe or a terminal would be waited for without end, by the thread that reads all datasets of a node.
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            os.close(self._file)
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         self._where, self.max_line, self._progress = where, max_line, progress
         self._sha256 = sha256
         self._run = 0

@@ -2,6 +2,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from tests.cloud.gm.conftest import GmFactory
 from tests.cloud.gm.peers import Eyes, Kubelet, Lc, add_node, dataset, model, service, service_ref, set_ready
 from tests.mosquitto import Mosquitto
 
-from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, EVENT, JOINT_INFERENCE_SERVICE, LEASE, POD
+from nereid_cloud.cluster.kinds import DATASET, DEPLOYMENT, EVENT, JOINT_INFERENCE_SERVICE, LEASE, MODEL, POD
 from nereid_cloud.cluster.local import DATABASE, LocalCluster
 from nereid_cloud.cluster.port import Kind, Object, ObjectList, Ref, WatchEvent
 from nereid_cloud.gm.names import FINALIZER
@@ -538,6 +539,39 @@ async def test_a_restart_that_cannot_parse_a_spec_leaves_the_running_task_alone(
 
 @pytest.mark.usefixtures("kubelet")
 @pytest.mark.parametrize("parses", [True, False])
+class HollowCluster(LocalCluster):
+    """A cluster with a Model as no GlobalManager expects it."""
+
+    def list(self, kind: Kind, **options: Any) -> ObjectList:
+        listed = super().list(kind, **options)
+        items = [{**obj, "spec": {}} if obj["metadata"]["name"] == "hollow" else obj for obj in listed.items]
+        return ObjectList(items=items, resource_version=listed.resource_version)
+
+
+@pytest.mark.usefixtures("kubelet")
+async def test_one_service_that_nobody_understands_keeps_no_node_from_the_others(
+    gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, tmp_path: Path
+) -> None:
+    for name in ("hollow", "odd"):
+        ready_cluster.create({**(made := model("little")), "metadata": {**made["metadata"], "name": name}})
+    url = {"spec": {"modelUrl": "https://[::1/x.tflite"}}
+    ready_cluster.patch(Ref(kind=MODEL, name="odd", namespace="default"), url)
+    for name in ("digits", "hollow", "odd"):
+        made = service()
+        made["metadata"]["name"] = name
+        if name != "digits":
+            made["spec"]["edgeWorker"]["model"]["name"] = name
+        ready_cluster.create(made)
+    with closing(HollowCluster(tmp_path / DATABASE)) as hollow:
+        async with Lc(broker.url, "edge-0", eyes) as lc:
+            async with gm(cluster=hollow):
+                await eyes.until(lambda: is_running(eyes) and {"digits", "odd"} <= lc.names)
+            first = lc.documents[-1].epoch
+            async with gm(cluster=hollow):
+                await eyes.until(lambda: lc.documents[-1].epoch > first)
+                assert {"digits", "odd"} <= {row.name for row in lc.documents[-1].tasks.values()}
+
+
 async def test_a_node_is_told_nothing_while_a_task_that_it_holds_cannot_be_resolved(
     gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, stricter: LocalCluster, *, parses: bool
 ) -> None:

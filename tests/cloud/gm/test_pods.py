@@ -8,12 +8,13 @@ from tests.cloud.gm.peers import dataset, model, node, service
 
 from nereid_cloud.cluster.port import Object
 from nereid_cloud.gm.conditions import Problem
-from nereid_cloud.gm.paths import dataset_path, local_path
+from nereid_cloud.gm.paths import dataset_path
 from nereid_cloud.gm.plan import EdgePlan, Plan, World, plan
 from nereid_cloud.gm.pods import cloud_deployment, cloud_task, edge_pod, task_in
 from nereid_cloud.gm.policy import Policy, Runtime, read_runtimes
 from nereid_cloud.gm.settings import Settings
 from nereid_shared.errors import UserError
+from nereid_shared.places import node_path
 from nereid_shared.resources import JointInferenceService
 
 UID = "12345678-9abc-4def-8123-456789abcdef"
@@ -218,7 +219,7 @@ def test_an_edge_change_leaves_the_cloud_task_as_it_is() -> None:
     [("/m/a.tflite", "/m/a.tflite"), ("file:///m/a%20b", "/m/a b"), ("https://h/a", None), ("s3://b/a", None)],
 )
 def test_only_local_urls_are_paths(url: str, path: str | None) -> None:
-    assert (str(found) if (found := local_path(url)) else None) == path
+    assert (str(found) if (found := node_path(url)) else None) == path
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,12 @@ def test_so_many_classes_that_they_are_none_take_no_memory(file: Path) -> None:
     assert (found.samples, found.statistics.labelled) == (30_000, 30_000)
     assert found.statistics.number_of_classes == 10_000
     assert len(found.statistics.classes) == 50
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal", "folder"])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = {"pipe": tmp_path / "pipe", "terminal": Path("/dev/ptmx"), "folder": tmp_path}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises(OSError, match="no regular file"):
+        Source(path, where="d.csv")
