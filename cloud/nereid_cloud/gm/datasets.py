@@ -11,12 +11,15 @@ import msgspec
 from nereid_cloud.cluster.kinds import DATASET, ref_of
 from nereid_cloud.cluster.port import Cluster, Object
 from nereid_cloud.cluster.readiness import condition_of, is_ready
+from nereid_cloud.gm.checks import forbidden_path
 from nereid_cloud.gm.conditions import HEARTBEAT_S, NODE_OFFLINE, condition, is_same
 from nereid_cloud.gm.downstream import Downstream
 from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.holding import Holding, held_by
 from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
+from nereid_cloud.gm.paths import dataset_path
+from nereid_cloud.gm.policy import Policy
 from nereid_cloud.gm.settling import SETTLING_LOOK_S, Settling
 from nereid_shared.defaults import MAX_CLASSES, MAX_PROBLEMS
 from nereid_shared.digests import task_hash
@@ -33,6 +36,7 @@ class DatasetController:
 
     Args:
         interval_s: seconds between two writes of counts, at least.
+        policy: which paths of their nodes datasets may be at.
     """
 
     def __init__(
@@ -47,11 +51,12 @@ class DatasetController:
         recorder: Recorder,
         settle_s: float,
         interval_s: float,
+        policy: Policy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster, self._datasets, self._nodes, self._holding = cluster, datasets, nodes, holding
         self._downstream, self._observed, self._recorder = downstream, observed, recorder
-        self._interval_s, self._clock = interval_s, clock
+        self._interval_s, self._policy, self._clock = interval_s, policy, clock
         self._uids: dict[Key, str] = {}
         self._written_at: dict[str, float] = {}
         self._settling = Settling(clock, settle_s=settle_s)
@@ -93,15 +98,24 @@ class DatasetController:
 
     def _rows(self, obj: Object) -> dict[str, TaskRow]:
         node = obj["spec"]["nodeName"]
-        if self._nodes.get("", node) is None:
+        if self._nodes.get("", node) is None or self._forbidden(obj):
             return {}
         return {node: row_of(obj)}
+
+    def _forbidden(self, obj: Object) -> str:
+        """Return why the node must not read it, though nobody else would: counts tell of what there is."""
+        problems = forbidden_path("dataUrl", dataset_path(obj), self._policy)
+        return next((problem.message for problem in problems), "")
 
     async def _report(self, obj: Object, rows: Mapping[str, TaskRow]) -> float | None:
         metadata, status = obj["metadata"], obj.get("status") or {}
         generation, now = metadata.get("generation", 0), rfc3339()
         node = obj["spec"]["nodeName"]
-        said = self._judge(metadata["uid"], node, generation)
+        forbidden = self._forbidden(obj)
+        if forbidden:
+            said: Said = "False", "PathNotAllowed", forbidden
+        else:
+            said = self._judge(metadata["uid"], node, generation)
         former = status.get("conditions") or []
         before = condition_of(obj, "Ready")
         unheard = said[0] == "Unknown" and self._observed.is_unheard(node)

@@ -200,6 +200,7 @@ class Leadership:
             recorder=self._recorder,
             settle_s=settings.settle_s,
             interval_s=settings.metrics_interval_s,
+            policy=settings.policy,
         )
 
         self._model_controller = ModelController(

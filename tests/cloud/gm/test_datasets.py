@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import PurePosixPath
 
+import pytest
 from tests.cloud.gm.peers import add_node, dataset
 from tests.cloud.gm.test_downstream import downstream
 
@@ -14,16 +16,18 @@ from nereid_cloud.gm.events import Recorder
 from nereid_cloud.gm.holding import Holding
 from nereid_cloud.gm.informer import Informer, Key
 from nereid_cloud.gm.observed import Observed
+from nereid_cloud.gm.policy import Policy
 from nereid_shared.messages import TaskStatus
 
 SOON_AFTER_BOOT_S = 5.0
 REF = Ref(kind=DATASET, name="d", namespace="default")
 KEY = Key("default", "d")
+ANYWHERE = Policy()
 
 
 @asynccontextmanager
 async def controlled(
-    cluster: LocalCluster, *, clock: Callable[[], float], interval_s: float = 1.0
+    cluster: LocalCluster, *, clock: Callable[[], float], interval_s: float = 1.0, policy: Policy = ANYWHERE
 ) -> AsyncIterator[tuple[DatasetController, Observed]]:
     """The controller of a GlobalManager that has just started."""
     recorder, down = Recorder(cluster), downstream()
@@ -36,7 +40,7 @@ async def controlled(
         )
         controller = DatasetController(
             cluster, datasets=datasets, nodes=nodes, holding=holding, downstream=down, observed=observed,
-            recorder=recorder, settle_s=0, interval_s=interval_s, clock=clock,
+            recorder=recorder, settle_s=0, interval_s=interval_s, policy=policy, clock=clock,
         )  # fmt: skip
         yield controller, observed
 
@@ -46,6 +50,22 @@ async def look(cluster: LocalCluster) -> Object:
     async with controlled(cluster, clock=lambda: SOON_AFTER_BOOT_S) as (controller, _):
         await controller.reconcile(KEY)
         return condition_of(cluster.get(REF), "Ready")
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [("/srv/data/index.csv", True), ("/tls.key", False), ("/proc/self/environ", False), ("file:///etc/passwd", False),
+     ("/srv/../etc/passwd", False)],
+)  # fmt: skip
+async def test_no_path_is_counted_that_workers_may_not_read(cluster: LocalCluster, url: str, allowed: bool) -> None:
+    add_node(cluster, "edge-0")
+    cluster.create({**(made := dataset("d", "edge-0")), "spec": {**made["spec"], "dataUrl": url}})
+    policy = Policy(host_roots=(PurePosixPath("/srv"),))
+    async with controlled(cluster, clock=lambda: SOON_AFTER_BOOT_S, policy=policy) as (controller, _):
+        await controller.reconcile(KEY)
+        obj = cluster.get(REF)
+        assert (condition_of(obj, "Ready")["reason"] == "PathNotAllowed") is not allowed
+        assert (obj["status"]["heldBy"] == ["edge-0"]) is allowed
 
 
 async def test_counts_alone_are_written_at_most_once_an_interval(cluster: LocalCluster) -> None:
