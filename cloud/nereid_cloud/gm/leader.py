@@ -21,6 +21,10 @@ from nereid_shared.times import rfc3339_micros
 
 logger = logging.getLogger(__name__)
 
+MAX_EPOCH: Final = 2**48
+"""A million terms a second for eight years."""
+_EPOCH_DIGITS: Final = 15
+
 RENEWALS_PER_LEASE: Final = 5
 # A leader that could not renew for this part of the lease stops before another may start.
 RENEW_DEADLINE: Final = 0.8
@@ -235,4 +239,6 @@ class Leader:
 
 def _epoch_of(lease: Object) -> int:
     text = (lease["metadata"].get("annotations") or {}).get(EPOCH_ANNOTATION, "")
-    return int(text) if text.isdecimal() else 0
+    # What no GlobalManager could have counted to is somebody else's; nodes take none above 2^53.
+    epoch = int(text) if text.isdecimal() and len(text) <= _EPOCH_DIGITS else 0
+    return epoch if epoch <= MAX_EPOCH else 0

@@ -52,6 +52,13 @@ async def test_the_epoch_is_above_what_any_node_has_seen(cluster: LocalCluster) 
     assert await candidate(cluster, "a", seen=100).acquire() == 101
 
 
+@pytest.mark.parametrize("forged", ["9223372036854775806", str(10**26), "9" * 5000, str(2**53 - 2), "abc", "-4"])
+async def test_an_epoch_that_nobody_counted_to_is_not_believed(cluster: LocalCluster, forged: str) -> None:
+    await candidate(cluster, "a", seen=41).acquire()
+    cluster.patch(REF, {"metadata": {"annotations": {EPOCH_ANNOTATION: forged}}})
+    assert await candidate(cluster, "a", seen=42).acquire() == 43
+
+
 @pytest.mark.slow
 async def test_a_follower_waits_while_the_leader_renews(cluster: LocalCluster) -> None:
     def version() -> int:
