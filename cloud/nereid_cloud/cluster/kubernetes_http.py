@@ -39,6 +39,8 @@ from nereid_shared.errors import (
     UserError,
 )
 
+_FIRST_PLANE: Final = re.compile(r"[\x7f-\uffff]")
+
 logger = logging.getLogger(__name__)
 
 JSON: Final = "application/json"
@@ -141,7 +143,7 @@ class Api:
         with _translated():
             response = self._pool.request(
                 method, url,
-                body=None if body is None else json.dumps(body).encode(),
+                body=None if body is None else _encoded(body),
                 headers=self._headers(content_type if body is not None else ""),
                 timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
                 preload_content=False, retries=False, redirect=False,
@@ -276,3 +278,9 @@ def _translated() -> Iterator[None]:
         yield
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise Unavailable(f"the cluster's API does not answer: {error}") from error
+
+
+def _encoded(body: Any) -> bytes:
+    """Return JSON that a server may read as YAML, as it does what is applied: that knows no pairs of escapes."""
+    text = json.dumps(body, ensure_ascii=False)
+    return _FIRST_PLANE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()

@@ -31,6 +31,11 @@ def test_apply_creates_what_is_absent(cluster: Cluster, manifest: Make) -> None:
     assert made["metadata"]["uid"]
 
 
+@pytest.mark.parametrize("text", ["hi \U0001f600", "caf\u00e9 \u20ac", 'a "b"\\ \n\t: #', "\u2028 \x7f"])
+def test_any_text_is_applied_as_it_is(cluster: Cluster, manifest: Make, text: str) -> None:
+    assert cluster.apply(manifest({"a": text}), manager="me")["data"] == {"a": text}
+
+
 def test_what_a_manager_no_longer_names_vanishes(cluster: Cluster, manifest: Make) -> None:
     cluster.apply(manifest({"a": "1", "b": "1"}, labels={"l": "1", "m": "1"}), manager="me")
     applied = cluster.apply(manifest({"a": "2"}, labels={"m": "1"}), manager="me")
