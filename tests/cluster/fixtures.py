@@ -26,6 +26,7 @@ NODE_VARIABLE = "NEREID_TEST_EDGE_NODE"
 REQUIRED_VARIABLE = "NEREID_REQUIRE"
 IMAGES = Path(__file__).parents[2] / "dist" / "images"
 
+LEVELS = frozenset({"cluster", "node"})
 _WANTING = frozenset({"api_server", "own_server", "real_cluster"})
 
 
@@ -46,7 +47,10 @@ def _fixtures(item: pytest.Item) -> list[str]:
 
 def go_without(level: str, reason: str) -> NoReturn:
     """Skip a test whose level, `cluster` or `node`, cannot be had; fail it where `NEREID_REQUIRE` lists that level."""
-    if level in os.environ.get(REQUIRED_VARIABLE, "").split(","):
+    required = {one.strip() for one in os.environ.get(REQUIRED_VARIABLE, "").split(",")} - {""}
+    if unknown := sorted(required - LEVELS):
+        pytest.fail(f"{REQUIRED_VARIABLE}: there is no level {unknown[0]!r}; there are cluster and node", pytrace=False)
+    if level in required:
         pytest.fail(f"{REQUIRED_VARIABLE} asks for {level!r}: {reason}", pytrace=False)
     pytest.skip(reason)
 
