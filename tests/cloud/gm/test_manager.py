@@ -537,8 +537,6 @@ async def test_a_restart_that_cannot_parse_a_spec_leaves_the_running_task_alone(
             assert {row.name for row in lc.documents[-1].tasks.values()} == lc.names == {"digits"}
 
 
-@pytest.mark.usefixtures("kubelet")
-@pytest.mark.parametrize("parses", [True, False])
 class HollowCluster(LocalCluster):
     """A cluster with a Model as no GlobalManager expects it."""
 
@@ -572,6 +570,8 @@ async def test_one_service_that_nobody_understands_keeps_no_node_from_the_others
                 assert {"digits", "odd"} <= {row.name for row in lc.documents[-1].tasks.values()}
 
 
+@pytest.mark.usefixtures("kubelet")
+@pytest.mark.parametrize("parses", [True, False])
 async def test_a_node_is_told_nothing_while_a_task_that_it_holds_cannot_be_resolved(
     gm: GmFactory, ready_cluster: LocalCluster, broker: Mosquitto, eyes: Eyes, stricter: LocalCluster, *, parses: bool
 ) -> None:
