@@ -44,6 +44,7 @@ class Mosquitto:
         persistence: keep a store over `stop` (a `kill` loses it: Mosquitto saves at a clean end).
         config: further lines, such as an ``acl_file``.
         config_file: a whole configuration to run instead of the generated one; it must listen on `port`.
+        more_ports: on which that configuration listens besides.
         max_packet_size: announced to clients in CONNACK.
     """
 
@@ -55,6 +56,7 @@ class Mosquitto:
         persistence: bool = False,
         config: Sequence[str] = (),
         config_file: Path | None = None,
+        more_ports: Sequence[int] = (),
         max_packet_size: int = 20_000_000,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +65,7 @@ class Mosquitto:
         self.folder = folder
         self.log_file = folder / "mosquitto.log"
         self._config_file = config_file or folder / "mosquitto.conf"
+        self._ports = (self.port, *more_ports)
         self._process: subprocess.Popen[bytes] | None = None
         if config_file is None:
             lines = [
@@ -128,9 +131,13 @@ class Mosquitto:
         os.kill(self.pid, number)
 
     def _accepts(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), timeout=1):
-            return True
-        return False
+        # On all: a broker that finds one of its ports taken has listened on those before it, and ends.
+        try:
+            for port in self._ports:
+                socket.create_connection((self.host, port), timeout=1).close()
+        except OSError:
+            return False
+        return self.running
 
     def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None

@@ -127,7 +127,7 @@ def test_a_bad_api_server_changes_nothing_of_it(troubled: System, kubectl: Kubec
 def live_and_die(system: System, kubectl: Kubectl, manifest: str) -> None:
     """Apply the sample, see it answer and count, delete it, and see no Pod, task or worker's topic left."""
     kubectl("apply", "-f", manifest)
-    kubectl("wait", _READY, "jis/digits", "dataset/digits-edge-0", "--timeout=60s", timeout_s=90)
+    kubectl("wait", _READY, "jis/digits", "datasets.edgeai.io/digits-edge-0", "--timeout=60s", timeout_s=90)
     until(lambda: count(kubectl, "seen") == PICTURES, "all pictures to be seen")
     until(lambda: count(kubectl, "pending") == 0 and count(kubectl, "answered") > 0, "the cloud's answers")
 
@@ -143,7 +143,7 @@ def live_and_die(system: System, kubectl: Kubectl, manifest: str) -> None:
     headings, (name, *columns) = kubectl.table("jis")
     assert (headings[0], name) == ("NAME", "digits")
     assert "Running" in columns
-    assert str(PICTURES) in kubectl("get", "dataset")
+    assert str(PICTURES) in kubectl("get", "datasets.edgeai.io")
     pods = kubectl.json("pods")["items"]
     assert {pod["spec"]["nodeName"] for pod in pods} == {CLOUD, EDGE}
 

@@ -123,7 +123,8 @@ def test_the_former_model_serves_until_the_new_one_is_there_and_then_no_picture_
     )  # fmt: skip
     assert len({one["key"] for one in service.answers()}) == 3 * PART
     assert processes.part(service.user.state, "worker-edge") == worker
-    assert service.user.metric("mine", "seen") == 3 * PART
+    # Counts follow their answers within the interval.
+    patience.until(lambda: service.user.metric("mine", "seen") == 3 * PART, "the counts")
     status = json.loads(service.user.does("get", f"model/{LITTLE}", "-o", "json"))["status"]
     assert (status["digest"], status["size"]) == (service.digest(v2), len(server.files[v2]))
     assert status["nodes"] == {"ready": 1, "total": 1}

@@ -91,7 +91,9 @@ def deploy(tmp_path: Path, mosquitto: MosquittoFactory, certificates: Certificat
             text = text.replace(old, new)
         config = tmp_path / name
         config.write_text(text + "\nuser root\n")
-        return Deployed(mosquitto(port=first, config_file=config), certificates, nodes=first, services=second)
+        more = [second] if f"listener {second}" in text else []
+        broker = mosquitto(port=first, config_file=config, more_ports=more)
+        return Deployed(broker, certificates, nodes=first, services=second)
 
     return start
 
