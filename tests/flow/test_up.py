@@ -190,12 +190,16 @@ def test_a_service_is_soon_not_ready_where_its_node_cannot_speak(user: User, par
     if part == "lc-edge-0":
         # Stopped, not killed: its connections stand, and its will stays with the broker.
         os.kill(pid, signal.SIGSTOP)
+        limit_s = 15
     else:
         # Killed, and with a configuration that keeps it from starting again.
         (user.state / "brokers" / "edge-0" / "mosquitto.conf").write_text("no such option\n")
         os.kill(pid, signal.SIGKILL)
+        limit_s = 5
     ready = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
-    patience.until(lambda: user.does("get", "jis/mine", "-o", ready) != "True", "Ready to be no longer true")
+    patience.until(
+        lambda: user.does("get", "jis/mine", "-o", ready) != "True", "Ready to be no longer true", within_s=limit_s
+    )
 
 
 def test_a_second_system_on_the_same_folder_is_refused(user: User) -> None:
