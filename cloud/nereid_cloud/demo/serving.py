@@ -10,6 +10,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -148,7 +149,7 @@ class _Course:
             await self._more_requests("version 2 answers")
             for version, why in ((WRONG_DIGEST, "has another digest"), (WRONG_MODEL, "fails its self-test")):
                 await self._want(version, f"rolling out version {version}, which {why}")
-                await self._until(lambda view, v=version: _refused(view, v), f"version {version} to be refused")  # type: ignore[misc]
+                await self._until(partial(_refused, version=version), f"version {version} to be refused")
                 await self._more_requests(f"version {version} was refused; version 2 goes on")
                 self._note_rollbacks(await self._look(), version)
             await self._want(SECOND, "back to version 2")
